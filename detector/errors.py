@@ -1,0 +1,43 @@
+"""What can go wrong, as one tree.
+
+::
+
+    DetectorError
+    ├── ReadError            a file that cannot be read as a mammogram
+    │   ├── NotAMammogram    it is something else: skipped, not failed
+    │   ├── NoPixelSpacing   its pixel size in millimetres is unknown or absurd
+    │   └── BadPixels        its pixels are missing, truncated, too many or undecodable
+    ├── SettingsError        an unknown setting, or a value out of its range
+    └── ExportError          a result that cannot be written
+
+Every message is one sentence for the user: what is wrong, in which file where there is one, and what to do.
+No message holds a patient's name, id or birth date.
+"""
+
+
+class DetectorError(Exception):
+    """Root of all errors that the package raises on purpose."""
+
+
+class ReadError(DetectorError):
+    """A file cannot be read as a mammogram."""
+
+
+class NotAMammogram(ReadError):
+    """The file is readable but is no image that the program is meant for."""
+
+
+class NoPixelSpacing(ReadError):
+    """The size of a pixel in millimetres is not stated, or not plausible."""
+
+
+class BadPixels(ReadError):
+    """The pixels are missing, truncated, too many, or cannot be decoded."""
+
+
+class SettingsError(DetectorError):
+    """A setting is unknown, of the wrong type, or out of its range."""
+
+
+class ExportError(DetectorError):
+    """A result cannot be written."""

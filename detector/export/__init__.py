@@ -1,0 +1,1 @@
+"""All that is made from a finished Reading."""

@@ -1,0 +1,658 @@
+"""What passes between the rooms: frozen records of read-only arrays, and tables of equally long columns.
+
+Positions are (row, col) in pixels of the stored, unflipped image, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatImage = NDArray[np.float32]
+BoolImage = NDArray[np.bool_]
+_Item = TypeVar("_Item", bound=np.generic)
+
+SCHEMA_VERSION = 1
+
+
+# --------------------------------------------------------------------------------------------------------------
+# words
+
+
+class Kind(enum.IntEnum):
+    """Macro or micro, by width (DOMAIN rules: 1.0 mm, or a smooth rod of 0.5 mm)."""
+
+    UNKNOWN = 0
+    MICRO = 1
+    MACRO = 2
+
+
+class Shape(enum.IntEnum):
+    """What a spot looks like, told from its outline alone."""
+
+    UNRESOLVED = 0
+    DOT = 1
+    DASH = 2
+    IRREGULAR = 3
+    BRANCHING = 4
+    RIM = 5
+
+
+class Morphology(enum.IntEnum):
+    """Form words of BI-RADS (5th edition), of a spot or of a cluster; NONE where no word is due."""
+
+    NONE = 0
+    SKIN = 1
+    VASCULAR = 2
+    COARSE = 3
+    LARGE_ROD_LIKE = 4
+    ROUND = 5
+    PUNCTATE = 6
+    RIM = 7
+    DYSTROPHIC = 8
+    MILK_OF_CALCIUM = 9
+    SUTURE = 10
+    AMORPHOUS = 11
+    COARSE_HETEROGENEOUS = 12
+    FINE_PLEOMORPHIC = 13
+    FINE_LINEAR = 14
+    FINE_LINEAR_BRANCHING = 15
+
+
+class Distribution(enum.IntEnum):
+    """How the spots of a cluster lie in the breast (BI-RADS, 5th edition)."""
+
+    NONE = 0
+    DIFFUSE = 1
+    REGIONAL = 2
+    GROUPED = 3
+    LINEAR = 4
+    SEGMENTAL = 5
+
+
+class Suggestion(enum.IntEnum):
+    """What a flagged cluster is handed to the radiologist with."""
+
+    NONE = 0
+    CLOSER_VIEWS = 1
+    COMPARE = 2
+    BENIGN_FORM = 3
+
+
+class Flag(enum.IntFlag):
+    """What else is to be known of a spot; this class is the one registry of the bits and their words."""
+
+    NEAR_SKIN = 1
+    IN_PECTORAL = 2
+    NEAR_EDGE = 4
+    SIZE_IS_UPPER_BOUND = 8
+    POSSIBLE_VASCULAR = 16
+    POSSIBLE_DUST = 32
+    POSSIBLE_STRAND = 64
+    SATURATED = 128
+    OUTLINE_CUT = 256
+
+
+class Zone(enum.IntFlag):
+    """What a place of the image is, as found by the room `breast`."""
+
+    BREAST = 1
+    PECTORAL = 2
+    SKIN = 4
+    EDGE = 8
+
+
+class SpacingSource(enum.StrEnum):
+    """Where the pixel size comes from, in order of trust."""
+
+    CALIBRATED = "pixel (calibrated)"
+    MAGNIFICATION = "imager/magnification"
+    DISTANCES = "imager/distances"
+    IMAGER = "imager (not corrected)"
+    SCANNED = "scanned"
+    UNCALIBRATED = "pixel (uncalibrated)"
+    GIVEN = "given"
+
+
+WORDS: Mapping[type[enum.IntEnum], Mapping[int, str]] = {
+    Kind: {k: k.name.lower() for k in Kind},
+    Shape: {s: s.name.lower() for s in Shape},
+    Morphology: {
+        m: "" if m is Morphology.NONE else m.name.lower().replace("_", " ").replace("rod like", "rod-like")
+        for m in Morphology
+    },
+    Distribution: {d: "" if d is Distribution.NONE else d.name.lower() for d in Distribution},
+    Suggestion: {
+        Suggestion.NONE: "",
+        Suggestion.CLOSER_VIEWS: "closer views",
+        Suggestion.COMPARE: "compare with earlier images",
+        Suggestion.BENIGN_FORM: "benign form, radiologist to confirm",
+    },
+}
+"""The words that tables and pictures show for the codes of a column."""
+
+
+def words_of_flags(flags: int) -> str:
+    """Return the words of a bit field of `Flag`, joined by ``|``, lowest bit first."""
+    return "|".join(str(f.name).lower().replace("_", " ") for f in Flag if flags & f)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# tables
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table is: its dtype, unit, the room that writes it, its meaning, its code book."""
+
+    name: str
+    dtype: str
+    unit: str
+    room: str
+    meaning: str
+    codes: type[enum.IntEnum] | type[enum.IntFlag] | None = None
+
+
+def _column(
+    dtype: str, unit: str, room: str, meaning: str, codes: type[enum.IntEnum] | type[enum.IntFlag] | None = None
+) -> Any:
+    return field(metadata={"column": (dtype, unit, room, meaning, codes)})
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Equally long, read-only, one-dimensional columns; the base of `Spots`, `Clusters` and the others.
+
+    Raises
+    ------
+    ValueError
+        If a column is not one-dimensional, or the columns differ in length.
+    """
+
+    def __post_init__(self) -> None:
+        lengths = set()
+        for column in self.columns():
+            values = np.array(getattr(self, column.name), dtype=column.dtype, copy=None)
+            if values.ndim != 1:
+                raise ValueError(f"column {column.name} must be one-dimensional, not {values.ndim}-dimensional")
+            if values.flags.writeable:
+                values = values.view()
+                values.flags.writeable = False
+            object.__setattr__(self, column.name, values)
+            lengths.add(len(values))
+        if len(lengths) > 1:
+            raise ValueError(f"columns of {type(self).__name__} differ in length: {sorted(lengths)}")
+
+    @classmethod
+    def columns(cls) -> tuple[Column, ...]:
+        """Return the schema: one `Column` a field, in order."""
+        return tuple(Column(f.name, *f.metadata["column"]) for f in dataclasses.fields(cls))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return a table of no rows with the same schema."""
+        return cls(**{c.name: np.empty(0, c.dtype) for c in cls.columns()})
+
+    @classmethod
+    def blank(cls, n_rows: int, **known: ArrayLike) -> Self:
+        """Return `n_rows` rows with the `known` columns filled and all others at zero, NaN or empty text."""
+        values: dict[str, ArrayLike] = {
+            c.name: np.full(n_rows, np.nan, c.dtype) if c.dtype[0] == "f" else np.zeros(n_rows, c.dtype)
+            for c in cls.columns()
+        }
+        return cls(**(values | known))
+
+    def __len__(self) -> int:
+        return len(getattr(self, dataclasses.fields(self)[0].name))
+
+    def __getitem__(self, rows: ArrayLike | slice) -> Self:
+        """Return the rows chosen by a slice, a mask or an array of row numbers, kept together."""
+        chosen = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
+            chosen = chosen.astype(np.intp)
+        return type(self)(**{c.name: getattr(self, c.name)[chosen] for c in self.columns()})
+
+    def replace(self, **columns: ArrayLike) -> Self:
+        """Return a copy in which the named columns are replaced."""
+        return dataclasses.replace(self, **columns)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, c.name), getattr(other, c.name), equal_nan=c.dtype[0] == "f")
+            for c in self.columns()
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def words(self, name: str) -> list[str]:
+        """Return the words of a coded column, one a row."""
+        column = next(c for c in self.columns() if c.name == name)
+        values = getattr(self, name).tolist()
+        if column.codes is None:
+            return [str(v) for v in values]
+        if issubclass(column.codes, enum.IntFlag):
+            return [words_of_flags(v) for v in values]
+        book = WORDS[column.codes]
+        return [book[v] for v in values]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a pandas DataFrame with words for coded columns."""
+        import pandas as pd
+
+        return pd.DataFrame({c.name: self.words(c.name) if c.codes else getattr(self, c.name) for c in self.columns()})
+
+    def to_lists(self) -> dict[str, list[Any]]:
+        """Return plain lists, one a column; NaN becomes None, so that JSON holds them."""
+        lists: dict[str, list[Any]] = {}
+        for c in self.columns():
+            values = getattr(self, c.name)
+            lists[c.name] = (
+                [None if v != v else v for v in values.tolist()] if c.dtype[0] == "f" else values.tolist()
+            )
+        return lists
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[str, Sequence[Any]]) -> Self:
+        """Return the table that `to_lists` wrote."""
+        return cls(
+            **{
+                c.name: np.array([np.nan if v is None else v for v in lists[c.name]], dtype=c.dtype)
+                if c.dtype[0] == "f"
+                else np.array(lists[c.name], dtype=c.dtype)
+                for c in cls.columns()
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Seeds(Table):
+    """Where the blob detector saw something, strongest first at equal places."""
+
+    row_px: NDArray[np.float64] = _column("f8", "px", "detect", "row of the response's peak")
+    col_px: NDArray[np.float64] = _column("f8", "px", "detect", "column of the response's peak")
+    scale_mm: NDArray[np.float64] = _column("f8", "mm", "detect", "standard deviation of the best matching Gaussian blob")
+    response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
+    level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
+
+
+@dataclass(frozen=True, eq=False)
+class Spots(Table):
+    """Bright spots, one a row: what `spots.csv` holds."""
+
+    spot_id: NDArray[np.int32] = _column("i4", "", "measure", "number of the spot within the image, from 1")
+    row_px: NDArray[np.float64] = _column("f8", "px", "measure", "row of the centroid; pixel centres at integers")
+    col_px: NDArray[np.float64] = _column("f8", "px", "measure", "column of the centroid; pixel centres at integers")
+    row_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "row of the centroid in the breast plane")
+    col_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "column of the centroid in the breast plane")
+    diameter_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "diameter of the circle of equal area")
+    length_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "largest caliper of the outline at half height")
+    width_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "smallest caliper of the outline at half height")
+    area_mm2: NDArray[np.float64] = _column("f8", "mm2", "measure", "area inside the outline at half height")
+    contrast: NDArray[np.float64] = _column(
+        "f8", "", "measure", "height over the surroundings as a share of the breast's range of grey levels (1st to 99th percentile)"
+    )
+    snr: NDArray[np.float64] = _column("f8", "sigma", "measure", "height over the surroundings in local noise units")
+    eccentricity: NDArray[np.float64] = _column("f8", "", "measure", "of the ellipse of equal second moments; 0 is a circle")
+    solidity: NDArray[np.float64] = _column("f8", "", "measure", "area as a share of the convex hull's area")
+    orientation_deg: NDArray[np.float64] = _column(
+        "f8", "deg", "measure", "direction of the long axis, from the column axis towards larger rows, 0 to 180"
+    )
+    skin_distance_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "distance to the skin line")
+    shape: NDArray[np.int8] = _column("i1", "", "classify", "dot, dash, irregular, branching, rim, unresolved", Shape)
+    kind: NDArray[np.int8] = _column("i1", "", "classify", "micro, macro or unknown", Kind)
+    morphology: NDArray[np.int8] = _column("i1", "", "classify", "form word of BI-RADS, or empty", Morphology)
+    confidence: NDArray[np.float64] = _column("f8", "", "classify", "that the spot is calcium, from 0 to 1")
+    flags: NDArray[np.int32] = _column("i4", "", "classify", "what else is to be known, words joined by |", Flag)
+    cluster_id: NDArray[np.int32] = _column("i4", "", "cluster", "cluster that the spot belongs to; 0 (in files: empty) is none")
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters(Table):
+    """Groups of spots, one a row: what `clusters.csv` holds."""
+
+    cluster_id: NDArray[np.int32] = _column("i4", "", "cluster", "number of the cluster within the image, from 1")
+    row_px: NDArray[np.float64] = _column("f8", "px", "cluster", "row of the spots' mean place")
+    col_px: NDArray[np.float64] = _column("f8", "px", "cluster", "column of the spots' mean place")
+    n_spots: NDArray[np.int32] = _column("i4", "", "cluster", "number of spots")
+    n_irregular: NDArray[np.int32] = _column("i4", "", "cluster", "how many of them are irregular, branching or thin dashes")
+    n_unresolved: NDArray[np.int32] = _column("i4", "", "cluster", "how many are too small for a shape word")
+    n_macro: NDArray[np.int32] = _column("i4", "", "cluster", "how many are macrocalcifications")
+    n_thin: NDArray[np.int32] = _column("i4", "", "cluster", "how many are thin lines or branching, under 0.5 mm wide")
+    extent_mm: NDArray[np.float64] = _column("f8", "mm", "cluster", "largest distance between two of its spots")
+    area_mm2: NDArray[np.float64] = _column("f8", "mm2", "cluster", "area of the spots' convex hull grown by 0.5 mm")
+    density_per_cm2: NDArray[np.float64] = _column("f8", "1/cm2", "cluster", "spots by that area")
+    nearest_mm: NDArray[np.float64] = _column("f8", "mm", "cluster", "mean distance from a spot to its nearest neighbour")
+    size_cv: NDArray[np.float64] = _column("f8", "", "cluster", "spread of the diameters: standard deviation by mean")
+    shape_irregularity: NDArray[np.float64] = _column(
+        "f8", "", "cluster", "share of the resolved spots that are irregular, from 0 to 1"
+    )
+    elongation: NDArray[np.float64] = _column("f8", "", "cluster", "spread across by spread along, from 0 (line) to 1 (round)")
+    distribution: NDArray[np.int8] = _column(
+        "i1", "", "cluster", "diffuse, regional, grouped, linear, segmental", Distribution
+    )
+    morphology: NDArray[np.int8] = _column("i1", "", "cluster", "prevailing form word of its spots, or empty", Morphology)
+    confidence: NDArray[np.float64] = _column(
+        "f8", "", "cluster", "that it is a group of real calcifications, from 0 to 1"
+    )
+    suspicion: NDArray[np.float64] = _column("f8", "", "assess", "ranking score from 0 to 1; not a probability")
+    review: NDArray[np.bool_] = _column("?", "", "assess", "flagged for a radiologist's look")
+    reasons: NDArray[np.str_] = _column("U", "", "assess", "why, in plain words joined by |")
+    suggestion: NDArray[np.int8] = _column("i1", "", "assess", "what to do next, or empty", Suggestion)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# records
+
+
+def _read_only(array: NDArray[_Item]) -> NDArray[_Item]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class Window:
+    """How stored values become grey levels in a picture, and in nothing else.
+
+    Either `center` and `width` in the units of `Mammogram.pixels` with a `function` (LINEAR, LINEAR_EXACT or SIGMOID),
+    or a lookup: `table_values` at the pixel values `table_levels` (both 1-D, levels rising).
+    `inverted` says that large pixel values are shown dark.
+    """
+
+    center: float = 0.0
+    width: float = 1.0
+    function: str = "LINEAR"
+    table_levels: tuple[float, ...] = ()
+    table_values: tuple[float, ...] = ()
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which image it is, without the patient: what `images.csv` says of a source file."""
+
+    image_id: str
+    path: str = ""
+    sha256: str = ""
+    sop_class_uid: str = ""
+    study_uid: str = ""
+    frame: int = 0
+    study_date: str = ""
+    side: str = ""
+    view: str = ""
+    view_modifiers: tuple[str, ...] = ()
+    patient_orientation: tuple[str, ...] = ()
+    presentation_intent: str = ""
+    exposure_id: str = ""
+    rows: int = 0
+    cols: int = 0
+    spacing_mm: tuple[float, float] = (0.0, 0.0)
+    spacing_source: str = ""
+    sizes_known: bool = True
+    magnification_factor: float | None = None
+    manufacturer: str = ""
+    model: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Mammogram:
+    """One image as the rooms see it; holds no DICOM object.
+
+    Attributes
+    ----------
+    pixels : ndarray of float32, shape (rows, cols)
+        Stored values after rescale, bright = dense tissue; read-only.
+    identity : Identity
+        Side, view, spacing in the breast plane, where it came from.
+    window : Window or None
+        The file's own VOI for pictures; None takes a robust window.
+    padding : ndarray of bool, shape (rows, cols), or None
+        True where the file says that no image is.
+    """
+
+    pixels: FloatImage
+    identity: Identity
+    window: Window | None = None
+    padding: BoolImage | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 2 or self.pixels.dtype != np.float32:
+            raise ValueError(f"pixels must be a float32 image, not {self.pixels.dtype} of shape {self.pixels.shape}")
+        object.__setattr__(self, "pixels", _read_only(self.pixels))
+        if self.padding is not None:
+            if self.padding.shape != self.pixels.shape or self.padding.dtype != np.bool_:
+                raise ValueError("padding must be a bool image of the shape of pixels")
+            object.__setattr__(self, "padding", _read_only(self.padding))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """Distance of pixel centres in mm between rows and between columns."""
+        return self.identity.spacing_mm
+
+    @property
+    def pixel_mm(self) -> float:
+        """Geometric mean of the two spacings, in mm."""
+        return float(np.sqrt(self.spacing_mm[0] * self.spacing_mm[1]))
+
+
+@dataclass(frozen=True)
+class Box:
+    """Half-open rectangle of pixels."""
+
+    row_start: int
+    row_stop: int
+    col_start: int
+    col_stop: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the box in the whole image."""
+        return slice(self.row_start, self.row_stop), slice(self.col_start, self.col_stop)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the box."""
+        return self.row_stop - self.row_start, self.col_stop - self.col_start
+
+
+@dataclass(frozen=True, eq=False)
+class BreastRegion:
+    """What of the image is breast, on a grid of `step_px` pixels a cell.
+
+    Attributes
+    ----------
+    zones : ndarray of uint8, shape (ceil(rows / step_px), ceil(cols / step_px))
+        Bits of `Zone`; zero is outside the breast.
+    skin_distance_mm : ndarray of float32, same shape
+        Distance to the skin line (not to the image border), 0 outside.
+    step_px : int
+        Side of a cell in pixels.
+    box : Box
+        Bounding box of the breast in pixels.
+    outline, pectoral_outline : ndarray of float32, shape (n, 2)
+        (row, col) in px; empty if there is none.
+    nipple : tuple of (row_px, col_px, confidence) or None
+    chest_wall : str
+        Side of the image that the chest wall is on: "left", "right" or "" if not found.
+    area_cm2 : float
+    grey_range : tuple of float
+        1st and 99th percentile of the breast's pixels.
+    """
+
+    zones: NDArray[np.uint8]
+    skin_distance_mm: FloatImage
+    step_px: int
+    box: Box
+    outline: NDArray[np.float32]
+    pectoral_outline: NDArray[np.float32]
+    nipple: tuple[float, float, float] | None
+    chest_wall: str
+    area_cm2: float
+    grey_range: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("zones", "skin_distance_mm", "outline", "pectoral_outline"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no breast was found."""
+        return self.area_cm2 == 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines:
+    """Closed outlines of spots or clusters: one flat array of vertices with offsets.
+
+    `vertices_px` is float32 of shape (n, 2), (row, col); outline i is ``vertices_px[offsets[i]:offsets[i + 1]]``.
+    """
+
+    vertices_px: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        vertices = np.asarray(self.vertices_px, np.float32).reshape(-1, 2)
+        offsets = np.asarray(self.offsets, np.int64)
+        if offsets.ndim != 1 or len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(vertices):
+            raise ValueError("offsets must run from 0 to the number of vertices")
+        object.__setattr__(self, "vertices_px", _read_only(vertices))
+        object.__setattr__(self, "offsets", _read_only(offsets))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no outlines."""
+        return cls(np.empty((0, 2), np.float32), np.zeros(1, np.int64))
+
+    @classmethod
+    def of(cls, outlines: Sequence[NDArray[np.floating]]) -> Self:
+        """Return the outlines of a list of (n, 2) arrays."""
+        offsets = np.concatenate([[0], np.cumsum([len(o) for o in outlines], dtype=np.int64)])
+        return cls(np.concatenate([*outlines, np.empty((0, 2))]).astype(np.float32), offsets.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, index: NDArray[Any]) -> Outlines: ...
+    def __getitem__(self, index: int | NDArray[Any]) -> NDArray[np.float32] | Outlines:
+        if isinstance(index, np.ndarray):
+            rows = np.arange(len(self))[index]
+            return Outlines.of([self[int(r)] for r in rows])
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.vertices_px[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[i] for i in range(len(self)))
+
+    def to_lists(self) -> dict[str, list[Any]]:
+        """Return plain lists, vertices rounded to a hundredth of a pixel."""
+        return {
+            "vertices_px": [[round(r, 2), round(c, 2)] for r, c in self.vertices_px.tolist()],
+            "offsets": self.offsets.tolist(),
+        }
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[str, Sequence[Any]]) -> Self:
+        """Return the outlines that `to_lists` wrote."""
+        return cls(np.array(lists["vertices_px"], np.float32).reshape(-1, 2), np.array(lists["offsets"], np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was found in one image; holds no pixels.
+
+    Attributes
+    ----------
+    identity : Identity
+    spots : Spots
+        Every candidate whose confidence is over the floor.
+    clusters : Clusters
+        Groups at the operating point of `settings`.
+    spot_outlines, cluster_outlines : Outlines
+        One a row of `spots` and of `clusters`.
+    breast_outline, pectoral_outline : ndarray of float32, shape (n, 2)
+    nipple : tuple of (row_px, col_px, confidence) or None
+    chest_wall : str
+    breast_area_cm2 : float
+    grey_range : tuple of float
+    quality : str
+        ``good``, or words joined by ``|`` that say what limits the reading.
+    settings : mapping
+        All settings, a mapping a room.
+    versions : mapping
+        Package, libraries, model.
+    seconds : mapping
+        Time of each room; not part of the JSON.
+    """
+
+    identity: Identity
+    spots: Spots
+    clusters: Clusters
+    spot_outlines: Outlines
+    cluster_outlines: Outlines
+    breast_outline: NDArray[np.float32]
+    pectoral_outline: NDArray[np.float32]
+    nipple: tuple[float, float, float] | None
+    chest_wall: str
+    breast_area_cm2: float
+    grey_range: tuple[float, float]
+    quality: str
+    settings: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    _tables: ClassVar[Mapping[str, type[Table]]] = {"spots": Spots, "clusters": Clusters}
+
+    def to_json(self) -> str:
+        """Return the whole Reading as JSON; the same Reading gives the same text."""
+        out: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "identity": dataclasses.asdict(self.identity)}
+        for name in ("spots", "clusters", "spot_outlines", "cluster_outlines"):
+            out[name] = getattr(self, name).to_lists()
+        for name in ("breast_outline", "pectoral_outline"):
+            out[name] = [[round(r, 2), round(c, 2)] for r, c in getattr(self, name).tolist()]
+        for name in ("nipple", "chest_wall", "breast_area_cm2", "grey_range", "quality", "settings", "versions"):
+            out[name] = getattr(self, name)
+        return json.dumps(out, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the Reading that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is no Reading of this schema version.
+        """
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.pop("schema_version", None) != SCHEMA_VERSION:
+            raise ValueError(f"not a Reading of schema version {SCHEMA_VERSION}")
+        identity = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("identity").items()}
+        tables = {name: table.from_lists(data.pop(name)) for name, table in cls._tables.items()}
+        outlines = {name: Outlines.from_lists(data.pop(name)) for name in ("spot_outlines", "cluster_outlines")}
+        polygons = {
+            name: np.array(data.pop(name), np.float32).reshape(-1, 2) for name in ("breast_outline", "pectoral_outline")
+        }
+        for name in ("nipple", "grey_range"):
+            data[name] = tuple(data[name]) if data[name] is not None else None
+        return cls(identity=Identity(**identity), **tables, **outlines, **polygons, **data)  # type: ignore[arg-type]
+
+    @property
+    def n_review(self) -> int:
+        """Number of clusters flagged for review."""
+        return int(np.count_nonzero(self.clusters.review))
