@@ -514,6 +514,115 @@ class BreastRegion:
 
 
 @dataclass(frozen=True, eq=False)
+class Level:
+    """One level of the pyramid over the breast's box.
+
+    A cell of the level covers `step_px` pixels a side; its (row, col) lies at pixel ``origin_px + step_px * (row, col)``.
+
+    Attributes
+    ----------
+    image : ndarray of float32, shape (rows, cols)
+        Smoothed grey levels.
+    background : ndarray of float32, shape (rows, cols)
+        Its opening; ``image - background`` is the white top-hat.
+    """
+
+    image: FloatImage
+    background: FloatImage
+    step_px: int
+    origin_px: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("image", "background"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Response to blobs of one scale: difference of two Gaussians of a level, and the noise in it.
+
+    Attributes
+    ----------
+    scale_mm : float
+        Standard deviation of the inner Gaussian.
+    level : int
+        Index of the level in `Detail.levels`.
+    response : ndarray of float32, shape of the level
+        In grey levels.
+    noise : ndarray of float32
+        Standard deviation of the response over noise and texture, on the cells of the zone map under the padded box.
+    """
+
+    scale_mm: float
+    level: int
+    response: FloatImage
+    noise: FloatImage
+
+    def __post_init__(self) -> None:
+        for name in ("response", "noise"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """The image without its background, at several scales, with the noise of each.
+
+    On the zone map's cells under the padded box: `noise` is the standard deviation of the finest detail (what a
+    Gaussian of 0.15 mm removes), `grey` the mean grey level, `coherence` how strongly, from 0 to 1, the surroundings run
+    in one direction.
+    """
+
+    levels: tuple[Level, ...]
+    bands: tuple[Band, ...]
+    noise: FloatImage
+    grey: FloatImage
+    coherence: FloatImage
+    pixel_mm: float
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """Candidates, and the pixels that belong to each.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, shape of `box`
+        Row + 1 of `seeds`, 0 elsewhere.
+    threshold : ndarray of float64, one a row of `seeds`
+        Grey level of the finest image at which the outline lies.
+    height : ndarray of float64, one a row of `seeds`
+        Grey levels from surroundings to peak.
+    cut : ndarray of bool, one a row of `seeds`
+        True where the outline was cut off by the search window.
+    """
+
+    labels: NDArray[np.int32]
+    seeds: Seeds
+    threshold: NDArray[np.float64]
+    height: NDArray[np.float64]
+    cut: BoolImage
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the judge looks at: a matrix of float32, one row a spot, one named column a feature; NaN is unknown."""
+
+    names: tuple[str, ...]
+    values: FloatImage
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
+            raise ValueError("evidence needs one name a column")
+        object.__setattr__(self, "values", _read_only(self.values))
+
+    def column(self, name: str) -> FloatImage:
+        """Return one feature of all spots."""
+        return self.values[:, self.names.index(name)]
+
+
+@dataclass(frozen=True, eq=False)
 class Outlines:
     """Closed outlines of spots or clusters: one flat array of vertices with offsets.
 

@@ -63,6 +63,8 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images")
+    coarse_scale_mm: float = _knob(0.45, "mm", (0.1, 10), "scale from which the coarse threshold holds", "blobs of 1.3 mm and more: macrocalcifications")
+    coarse_threshold_sigma: float = _knob(5.0, "sigma", (1, 100), "lowest blob response of a coarse candidate", "macrocalcifications stand out; lumps of tissue do not")
     max_candidates_per_cm2: float = _knob(60.0, "1/cm2", (1, 1000), "strongest candidates kept", "bounds time and memory on noise")
 
 

@@ -1,0 +1,196 @@
+"""The image without its background, in noise units at every scale: Mammogram -> Detail.
+
+A Gaussian pyramid serves all scales; each level carries its white top-hat, each scale a difference of Gaussians, and
+the noise of each response is measured as a function of grey level and place, so that one threshold in sigmas holds
+over film and digital images, in bright and dark tissue.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from detector.records import Band, BoolImage, Box, BreastRegion, Detail, FloatImage, Level, Mammogram, Zone
+from detector.settings import EnhanceSettings
+
+MULTIPLE_PX = 64
+"""The box is padded to multiples of this, so that each level halves exactly and flips keep the sampling."""
+
+OPENING_RADIUS = 3.5
+"""Radius of the opening in cells of the next coarser level, i.e. 7 cells of the level: three times the radius of the
+largest blob that the level is asked for."""
+
+MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
+"""Standard deviation of a Gaussian by its mean absolute deviation (Geary 1935, doi 10.2307/2332693)."""
+
+
+def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: EnhanceSettings) -> Detail:
+    """Remove the background, respond to blobs of every scale, and measure the noise of each response.
+
+    Parameters
+    ----------
+    mammogram : Mammogram
+    breast : BreastRegion
+    settings : EnhanceSettings
+
+    Returns
+    -------
+    Detail
+        Without levels and bands if there is no breast.
+    """
+    if breast.is_empty:
+        nothing = np.zeros((0, 0), np.float32)
+        return Detail((), (), nothing, nothing, nothing, mammogram.pixel_mm, breast.box)
+    pixel_mm = mammogram.pixel_mm
+    image = _padded(mammogram.pixels, breast.box)
+    smooth_px = settings.smoothing_mm / pixel_mm
+    image = _blur(image, smooth_px) if smooth_px > 0.3 else image
+    cells = _Cells(breast, image.shape, settings.noise_window_mm / mammogram.pixel_mm)
+    grey = cells.mean(image, 1)
+
+    levels, bands = [], []
+    scales_mm = _scales(settings, pixel_mm)
+    step_px, blurred_px, current = 1, smooth_px if smooth_px > 0.3 else 0.0, image
+    for index, scale_mm in enumerate(scales_mm):
+        # the next coarser level serves as soon as the blur spans one of its cells
+        while index > 0 and scale_mm / pixel_mm >= 2 * step_px and min(current.shape) >= 32:
+            current, step_px = _halved(current), 2 * step_px
+            blurred_px = math.hypot(blurred_px, step_px / 4)
+        if index == 0:
+            levels.append(_level(current, step_px, breast.box))
+        inner, blurred_px = _blur_to(current, blurred_px, scale_mm / pixel_mm, step_px)
+        if levels[-1].step_px != step_px:
+            levels.append(_level(inner, step_px, breast.box))
+        current, blurred_px = _blur_to(inner, blurred_px, scale_mm * settings.scale_ratio / pixel_mm, step_px)
+        response = np.subtract(inner, current)
+        window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
+        noise = cells.noise(cells.mean(cv2.absdiff(response, 0.0), step_px), grey, window_px)
+        bands.append(Band(scale_mm, len(levels) - 1, response, noise))
+        del inner
+    fine = cells.mean(cv2.absdiff(image, _blur(image, 0.15 / pixel_mm)), 1)
+    return Detail(
+        levels=tuple(levels),
+        bands=tuple(bands),
+        noise=cells.noise(fine, grey, settings.noise_window_mm / pixel_mm),
+        grey=grey,
+        coherence=cells.coherence(levels, 1.0 / pixel_mm),
+        pixel_mm=pixel_mm,
+        box=breast.box,
+    )
+
+
+def _scales(settings: EnhanceSettings, pixel_mm: float) -> list[float]:
+    """Return the standard deviations in mm, one ladder for all pixel sizes; under 0.6 px a sampled Gaussian is none."""
+    octaves = math.log(settings.coarsest_scale_mm / settings.finest_scale_mm, settings.scale_ratio)
+    ladder = [settings.finest_scale_mm * settings.scale_ratio**step for step in range(math.floor(octaves + 1e-6) + 1)]
+    return [scale for scale in ladder if scale >= 0.599 * pixel_mm]
+
+
+def _padded(pixels: FloatImage, box: Box) -> FloatImage:
+    """Return the box's pixels, repeated beyond the image's border to full multiples."""
+    rows, cols = box.shape
+    inside = pixels[box.slices]
+    if rows % MULTIPLE_PX == 0 and cols % MULTIPLE_PX == 0:
+        return inside
+    border = (0, -rows % MULTIPLE_PX, 0, -cols % MULTIPLE_PX)
+    return np.asarray(cv2.copyMakeBorder(inside, *border, cv2.BORDER_REPLICATE), np.float32)
+
+
+def _blur(image: FloatImage, sigma: float) -> FloatImage:
+    """Return the Gaussian blur, cut at three standard deviations."""
+    size = 2 * math.ceil(3 * sigma) + 1
+    return np.asarray(cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _blur_to(image: FloatImage, blurred_px: float, wanted_px: float, step_px: int) -> tuple[FloatImage, float]:
+    """Return the image blurred from one standard deviation to a larger one, both in pixels, and the larger."""
+    missing = math.sqrt(max(wanted_px**2 - blurred_px**2, 0.0)) / step_px
+    if missing < 0.2:
+        return image, max(blurred_px, wanted_px)
+    return _blur(image, missing), wanted_px
+
+
+def _halved(image: FloatImage) -> FloatImage:
+    """Return the means of blocks of 2 x 2."""
+    rows, cols = image.shape
+    return np.asarray(cv2.resize(image, (cols // 2, rows // 2), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _level(image: FloatImage, step_px: int, box: Box) -> Level:
+    """Return a level with its background: an opening taken one octave coarser, where it is sixteen times cheaper."""
+    rows, cols = image.shape
+    reach = np.arange(-3, 4)
+    element = (reach[:, None] ** 2 + reach[None, :] ** 2 <= OPENING_RADIUS**2).astype(np.uint8)
+    opened = cv2.morphologyEx(_halved(image), cv2.MORPH_OPEN, element, borderType=cv2.BORDER_REPLICATE)
+    background = np.asarray(cv2.resize(opened, (cols, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+    shift = (step_px - 1) / 2
+    return Level(image, background, step_px, (box.row_start + shift, box.col_start + shift))
+
+
+class _Cells:
+    """Statistics on the cells of the zone map that the padded box covers, given back on the whole zone map."""
+
+    def __init__(self, breast: BreastRegion, shape: tuple[int, ...], window_px: float) -> None:
+        self.step_px = breast.step_px
+        self.box = breast.box
+        self.zones = breast.zones
+        self.size = (shape[0] // self.step_px, shape[1] // self.step_px)
+        self.window_px = window_px
+
+    def mean(self, values: FloatImage, step_px: int) -> FloatImage:
+        """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""
+        rows, cols = self.size
+        interpolation = cv2.INTER_AREA if step_px <= self.step_px else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(values, (cols, rows), interpolation=interpolation), np.float32)
+
+    def breast(self) -> BoolImage:
+        """Return which cells of the box are breast, without image and film edges."""
+        inside = np.zeros(self.size, np.bool_)
+        start_row, start_col = self.box.row_start // self.step_px, self.box.col_start // self.step_px
+        part = self.zones[start_row : start_row + self.size[0], start_col : start_col + self.size[1]]
+        inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
+        return inside
+
+    def noise(self, deviation: FloatImage, grey: FloatImage, window_px: float) -> FloatImage:
+        """Return the standard deviation as a function of grey level times a factor of place.
+
+        The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
+        that bright detail, clipped the second time, does not hide itself in its own noise.
+        """
+        inside = self.breast()
+        if np.count_nonzero(inside) < 32:
+            return np.full(self.size, max(float(deviation.mean()), 1e-12), np.float32)
+        quantiles = np.unique(np.quantile(grey[inside], np.linspace(0, 1, 25)))
+        bins = np.clip(np.searchsorted(quantiles, grey[inside], side="right") - 1, 0, max(len(quantiles) - 2, 0))
+        order = np.argsort(bins, kind="stable")
+        groups = np.split(deviation[inside][order], np.flatnonzero(np.diff(bins[order])) + 1)
+        centres = [float(np.median(g)) for g in np.split(grey[inside][order], np.flatnonzero(np.diff(bins[order])) + 1)]
+        typical = np.interp(grey, centres, [float(np.median(g)) for g in groups]).astype(np.float32)
+        floor = max(1e-3 * float(np.median(deviation[inside])), 1e-12)
+        typical = np.maximum(typical, np.float32(floor))
+
+        sigma = window_px / self.step_px
+        weight = inside.astype(np.float32)
+        share = np.maximum(_blur(weight, sigma), np.float32(1e-3))
+        ratio = deviation / typical
+        local = _blur(np.minimum(ratio, 3) * weight, sigma) / share
+        local = _blur(np.minimum(ratio, 1.5 * local) * weight, sigma) / share
+        return np.asarray(MEAN_ABSOLUTE_TO_SIGMA * typical * np.maximum(local, 0.3), np.float32)
+
+    def coherence(self, levels: list[Level], window_px: float) -> FloatImage:
+        """Return how strongly the surroundings of each cell run in one direction, from 0 to 1.
+
+        From the structure tensor (Bigun 1987) of the level next to a quarter of the window.
+        """
+        level = min(levels, key=lambda item: abs(math.log(item.step_px / (window_px / 4))))
+        by_row = cv2.Sobel(level.image, cv2.CV_32F, 0, 1, ksize=3)
+        by_col = cv2.Sobel(level.image, cv2.CV_32F, 1, 0, ksize=3)
+        sigma = window_px / self.step_px
+        rr, cc, rc = (
+            _blur(self.mean(product, level.step_px), sigma)
+            for product in (by_row * by_row, by_col * by_col, by_row * by_col)
+        )
+        total = np.maximum(rr + cc, np.float32(1e-20))
+        return np.asarray(np.sqrt((rr - cc) ** 2 + 4 * rc**2) / total, np.float32)
