@@ -217,7 +217,7 @@ def _smooth(rng: np.random.Generator, size_mm: float, _: float) -> tuple[BoolIma
 
 
 def _irregular(rng: np.random.Generator, size_mm: float, _: float) -> tuple[BoolImage, float]:
-    return _blob(rng, size_mm, rng.uniform(0.5, 0.8), 0.22, 6)
+    return _blob(rng, size_mm, rng.uniform(0.55, 0.85), 0.19, 7)
 
 
 def _hazy(rng: np.random.Generator, size_mm: float, _: float) -> tuple[BoolImage, float]:
@@ -235,8 +235,9 @@ def _popcorn(rng: np.random.Generator, size_mm: float, _: float) -> tuple[BoolIm
     step = min(size_mm / 80.0, 0.04)
     rows, cols = _grid(0.75 * size_mm, step)
     mask = np.hypot(rows, cols) <= 0.3 * size_mm
-    for angle in np.arange(7) * 2.0 * np.pi / 7 + rng.uniform(0.0, 2.0 * np.pi):
-        away, radius = 0.31 * size_mm * rng.uniform(0.8, 1.1), 0.19 * size_mm * rng.uniform(0.7, 1.1)
+    n = int(rng.integers(5, 9))
+    for angle in (np.arange(n) + rng.uniform(-0.3, 0.3, n)) * 2.0 * np.pi / n + rng.uniform(0.0, 2.0 * np.pi):
+        away, radius = 0.3 * size_mm * rng.uniform(0.7, 1.1), 0.2 * size_mm * rng.uniform(0.6, 1.2)
         mask |= np.hypot(rows - away * np.sin(angle), cols - away * np.cos(angle)) <= radius
     return mask, step
 
@@ -286,14 +287,14 @@ def _branching(rng: np.random.Generator, length_mm: float, width_mm: float) -> t
 FORMS: dict[Morphology, Form] = {
     Morphology.ROUND: Form(_smooth, (0.5, 0.95), (0.0, 0.0), 0.7, Shape.DOT),
     Morphology.PUNCTATE: Form(_smooth, (0.25, 0.48), (0.0, 0.0), 0.7, Shape.DOT),
-    Morphology.AMORPHOUS: Form(_hazy, (0.2, 0.4), (0.0, 0.0), 0.3, Shape.DOT),
+    Morphology.AMORPHOUS: Form(_hazy, (0.25, 0.45), (0.0, 0.0), 0.5, Shape.DOT),
     Morphology.FINE_PLEOMORPHIC: Form(_irregular, (0.25, 0.6), (0.0, 0.0), 0.6, Shape.IRREGULAR),
     Morphology.COARSE_HETEROGENEOUS: Form(_irregular, (0.8, 1.2), (0.0, 0.0), 0.5, Shape.IRREGULAR),
     Morphology.DYSTROPHIC: Form(_irregular, (1.5, 3.0), (0.0, 0.0), 0.5, Shape.IRREGULAR),
     Morphology.FINE_LINEAR: Form(_dash, (1.0, 4.0), (0.2, 0.45), 0.7, Shape.DASH),
     Morphology.FINE_LINEAR_BRANCHING: Form(_branching, (1.5, 3.5), (0.2, 0.4), 0.7, Shape.BRANCHING),
     Morphology.VASCULAR: Form(_dash, (0.8, 3.0), (0.25, 0.45), 0.6, Shape.DASH),
-    Morphology.RIM: Form(_rim, (1.0, 4.0), (0.0, 0.0), 0.25, Shape.RIM),
+    Morphology.RIM: Form(_rim, (1.0, 4.0), (0.0, 0.0), 0.4, Shape.RIM),
     Morphology.LARGE_ROD_LIKE: Form(_rod, (3.0, 8.0), (0.55, 1.0), 0.7, Shape.DASH),
     Morphology.COARSE: Form(_popcorn, (2.5, 8.0), (0.0, 0.0), 0.5, Shape.IRREGULAR),
 }

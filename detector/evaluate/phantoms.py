@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist, pdist
@@ -46,6 +46,15 @@ FAT_PER_MM, GLAND_PER_MM, SKIN_PER_MM = 0.0456, 0.0802, 0.0802
 GRID_MM = 0.15
 SKIN_MM = 1.5
 VESSEL_STEP_MM = 0.5
+STRANDS = (
+    (20.0, 0.06, 0.12, 4.0),
+    (20.0, 0.12, 0.10, 5.0),
+    (12.0, 0.07, 0.10, 4.0),
+    (12.0, 0.14, 0.07, 3.0),
+    (6.0, 0.10, 0.08, 3.0),
+    (4.0, 0.12, 0.06, 2.0),
+)
+"""Sheets of ligament seen edge on: longest wave in mm, relative width, height as a share of gland, stretch on rays."""
 
 SUSPICIOUS = frozenset(
     {
@@ -115,15 +124,15 @@ class Recipe:
     groups : tuple of Group
     """
 
-    rows: int = 1120
-    cols: int = 880
+    rows: int = 1280
+    cols: int = 960
     spacing_mm: float = 0.07
     side: str = "L"
     view: str = "CC"
     breast_share: float = 0.42
     density: float = 0.35
     thickness_mm: float = 45.0
-    quanta_per_mm2: float = 3e6
+    quanta_per_mm2: float = 8e5
     blur_mm: float = 0.05
     n_vessels: int = 4
     n_strands: int = 40
@@ -184,21 +193,21 @@ def make_phantom(seed: int = 1, recipe: Recipe | None = None) -> tuple[Mammogram
     recipe = recipe or Recipe()
     anatomy_seed, calcium_seed, noise_seed = np.random.SeedSequence(seed).spawn(3)
     breast = _make_breast(np.random.default_rng(anatomy_seed), recipe)
-    placed = [
-        (group, _place_group(np.random.default_rng(s), group, breast))
-        for group, s in zip(recipe.groups, calcium_seed.spawn(len(recipe.groups)), strict=True)
-    ]
-    shape = (recipe.rows, recipe.cols)
-    calcium = np.zeros(shape, np.float32)
+    placed = _place_groups(calcium_seed, recipe, breast)
+    calcium = np.zeros((recipe.rows, recipe.cols), np.float32)
     for group, members in placed:
         if group.contrast:
-            calcium += group.contrast * solids.draw_calcium(members, shape, recipe.spacing_mm)
-    attenuation = _on_pixels(breast.attenuation, recipe) * _inside(breast, recipe) + CALCIUM_PER_MM * calcium
-    pixels = expose(attenuation, recipe, np.random.default_rng(noise_seed))
-    truth = _truth(placed, breast, recipe)
+            calcium += group.contrast * CALCIUM_PER_MM * solids.draw_calcium(members, calcium.shape, recipe.spacing_mm)
+    tissue = _on_pixels(breast.attenuation, recipe) * _inside(breast, recipe)
+    pixels = expose(tissue + calcium, recipe, np.random.default_rng(noise_seed))
+    truth = _truth(placed, breast, recipe, _peaks(placed, tissue, calcium, recipe))
     if recipe.side == "R":
         pixels = np.ascontiguousarray(pixels[:, ::-1])
-    identity = Identity(
+    return Mammogram(pixels, _identity(seed, recipe)), truth
+
+
+def _identity(seed: int, recipe: Recipe) -> Identity:
+    return Identity(
         image_id=f"phantom-{seed}-{recipe.side}{recipe.view}",
         side=recipe.side,
         view=recipe.view,
@@ -206,11 +215,7 @@ def make_phantom(seed: int = 1, recipe: Recipe | None = None) -> tuple[Mammogram
         cols=recipe.cols,
         spacing_mm=(recipe.spacing_mm, recipe.spacing_mm),
         spacing_source=SpacingSource.GIVEN,
-        presentation_intent="FOR PRESENTATION",
-        manufacturer="Phantom",
-        model="Phantom",
     )
-    return Mammogram(pixels, identity), truth
 
 
 def expose(attenuation: FloatImage, recipe: Recipe, rng: np.random.Generator) -> FloatImage:
@@ -286,8 +291,8 @@ def _outline(rng: np.random.Generator, recipe: Recipe) -> tuple[Points, tuple[fl
     area = recipe.breast_share * height * width
     t = np.linspace(-1.0, 1.0, 4001)
     if recipe.view == "CC":
-        power = rng.uniform(1.75, 2.1)
-        profile = (1.0 - np.abs(t) ** power) ** rng.uniform(0.55, 0.65)
+        power = rng.uniform(1.6, 2.0)
+        profile = (1.0 - np.abs(t) ** power) ** rng.uniform(0.58, 0.75)
         middle, nipple_at = rng.uniform(0.48, 0.52), rng.uniform(-0.08, 0.08)
         half = min(0.46 * height, 1.25 * np.sqrt(area / 2.0))
     else:
@@ -311,9 +316,10 @@ def _outline(rng: np.random.Generator, recipe: Recipe) -> tuple[Points, tuple[fl
     if reach > 0.94 * width:
         raise ValueError("the breast does not fit into the image: lower breast_share, or take more columns")
     cols = reach * profile * (1.0 + swell)
-    bump = 3.5 * np.exp(-(np.abs((t - nipple_at) * half / 4.5) ** 3))
+    scale = min(reach / 70.0, 1.0)
+    bump = 4.5 * scale * np.exp(-(np.abs((t - nipple_at) * half / (4.5 * scale)) ** 3))
     rows = middle * height + t * half
-    points = np.stack([rows, cols + bump * np.minimum(reach / 50.0, 1.0)], axis=1)
+    points = np.stack([rows, cols + bump], axis=1)
     if recipe.view == "MLO":
         points = np.concatenate([[[-20.0, points[0, 1] * 0.9]], points])
     nipple = points[np.argmax(points[:, 1] * (np.abs(points[:, 0] - middle * height - nipple_at * half) < 8.0))]
@@ -347,34 +353,50 @@ def _slab(depth: FloatImage, edge_mm: float) -> FloatImage:
 def _texture(rng: np.random.Generator, shape: tuple[int, int], power: float, longest_mm: float) -> FloatImage:
     """Return a random field of unit variance whose power falls as 1 / f**power below `longest_mm`.
 
-    Breast tissue has a power of about 3 (Burgess 2001, doi 10.1118/1.1355308).
+    Fields that are smooth on the grid are made on a coarser one and interpolated.
     """
-    padded = [fft.next_fast_len(n, real=True) for n in shape]
+    coarse = 1 if power < 4.0 else 4
+    small = (-(-shape[0] // coarse) + 2, -(-shape[1] // coarse) + 2)
+    padded = [fft.next_fast_len(n + int(longest_mm / (coarse * GRID_MM)), real=True) for n in small]
     spectrum = fft.rfft2(rng.standard_normal(padded, np.float32))
-    f = np.hypot(fft.fftfreq(padded[0], GRID_MM)[:, None], fft.rfftfreq(padded[1], GRID_MM)[None, :])
-    f = f.astype(np.float32)
-    spectrum *= (f * f + np.float32(longest_mm**-2)) ** np.float32(-power / 4.0)
+    step = coarse * GRID_MM
+    f2 = fft.fftfreq(padded[0], step)[:, None] ** 2 + fft.rfftfreq(padded[1], step)[None, :] ** 2
+    spectrum *= (f2.astype(np.float32) + np.float32(longest_mm**-2)) ** np.float32(-power / 4.0)
     spectrum[0, 0] = 0.0
-    field = fft.irfft2(spectrum, padded)[: shape[0], : shape[1]]
-    return np.asarray(field / field.std(), np.float32)
+    field = fft.irfft2(spectrum, padded)[: small[0], : small[1]].astype(np.float32)
+    field /= field.std()
+    return field[: shape[0], : shape[1]] if coarse == 1 else _resample(field, 1.0 / coarse, 0.0, shape)
 
 
 def _gland(rng: np.random.Generator, recipe: Recipe, depth: FloatImage, nipple: tuple[float, float]) -> FloatImage:
-    """Return the share of fibroglandular tissue: lobes within a cone behind the nipple, strands in the fat."""
+    """Return the share of fibroglandular tissue: lobes in a cone behind the nipple, strands of ligament in the fat.
+
+    Lobes and strands are drawn along rays from the nipple, as ducts run, and bent by a smooth random field. The fine
+    texture has a power of 1 / f**3 (Burgess 2001, doi 10.1118/1.1355308).
+    """
     shape = depth.shape
-    rows = (np.arange(shape[0], dtype=np.float32) * GRID_MM - nipple[0])[:, None]
-    cols = (np.arange(shape[1], dtype=np.float32) * GRID_MM)[None, :]
     reach = nipple[1]
-    cone = 1.0 - ((cols / reach - 0.5) / 0.5) ** 2 - (rows / (0.75 * reach)) ** 2
-    cone = np.minimum(cone, depth / 12.0 - 0.5)
-    lobes = _texture(rng, shape, 3.0, 0.35 * reach)
-    level = 1.2 * cone + 0.8 * lobes + 2.2 * (recipe.density - 0.5)
-    dense = 1.0 / (1.0 + np.exp(-2.5 * level))
-    ridge = np.exp(-((_texture(rng, shape, 4.0, 9.0) / 0.18) ** 2)) * (
-        0.5 + 0.5 * np.tanh(_texture(rng, shape, 3.0, 15.0))
-    )
-    fine = _texture(rng, shape, 3.0, 8.0)
-    share = 0.08 + dense * (0.55 + 0.12 * fine) + 0.13 * ridge + 0.03 * fine
+    rows = (np.arange(shape[0], dtype=np.float32) * np.float32(GRID_MM) - np.float32(nipple[0]))[:, None]
+    cols = (np.arange(shape[1], dtype=np.float32) * np.float32(GRID_MM))[None, :]
+    rows = rows + 0.03 * reach * _texture(rng, shape, 5.0, 0.5 * reach)
+    cols = cols + 0.03 * reach * _texture(rng, shape, 5.0, 0.5 * reach)
+    away = np.hypot(rows, reach + 6.0 - cols)
+    angle = np.arctan2(rows, reach + 6.0 - cols)
+
+    def rays(field: FloatImage, stretch: float) -> FloatImage:
+        across, along = angle * (0.55 * reach / GRID_MM) + 0.5 * shape[0], away / (stretch * GRID_MM)
+        return np.asarray(cv2.remap(field, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
+
+    cone = 1.0 - ((cols / reach - 0.52) / 0.5) ** 2 - (rows / (0.7 * reach)) ** 2
+    cone = np.minimum(cone, depth / (0.12 * reach) - 1.0)
+    level = cone + 0.7 * rays(_texture(rng, shape, 3.6, 0.3 * reach), 1.8) + 2.4 * (recipe.density - 0.5)
+    dense = 1.0 / (1.0 + np.exp(-3.0 * level))
+    fine = _texture(rng, shape, 3.0, 30.0)
+    share = 0.06 + dense * (0.36 + 0.06 * fine) + 0.025 * fine
+    for longest, width, height, stretch in STRANDS:
+        ridge = np.exp(-((rays(_texture(rng, shape, 4.5, longest), stretch) / width) ** 2))
+        strength = np.clip(0.3 + 0.5 * _texture(rng, shape, 5.0, 20.0), 0.0, 1.0)
+        share += height * strength * ridge
     return np.asarray(share, np.float32)
 
 
@@ -400,7 +422,9 @@ def _vessel(
     length = rng.uniform(0.4, 0.9) * nipple[1]
     to_nipple = np.arctan2(nipple[0] - start[0], nipple[1] - start[1])
     n = max(int(length / VESSEL_STEP_MM), 8)
-    bend = np.cumsum(rng.normal(0.0, 0.9 / np.sqrt(n), n)) + 0.25 * np.sin(np.arange(n) / rng.uniform(6, 14))
+    knots = np.arange(0.0, length + 24.0, 8.0)
+    bends = np.cumsum(rng.normal(0.0, 0.22, len(knots))) + rng.normal(0.0, 0.15, len(knots))
+    bend = CubicSpline(knots, bends)(np.arange(n) * VESSEL_STEP_MM)
     angle = to_nipple + rng.normal(0.0, 0.35) + bend
     points = start + np.cumsum(VESSEL_STEP_MM * np.stack([np.sin(angle), np.cos(angle)], axis=1), axis=0)
     return _Vessel(points, float(rng.uniform(*radius_mm)))
@@ -449,15 +473,30 @@ def _inside(breast: _Breast, recipe: Recipe) -> FloatImage:
 # calcifications
 
 
-def _place_group(rng: np.random.Generator, group: Group, breast: _Breast) -> list[Particle]:
-    """Return the particles of a group where they lie, none touching another."""
-    if group.morphology is Morphology.VASCULAR:
-        return _vascular(rng, group, breast)
+Placed = Sequence[tuple[Group, list[Particle]]]
+
+
+def _place_groups(seed: np.random.SeedSequence, recipe: Recipe, breast: _Breast) -> Placed:
+    """Return each group with its particles where they lie, none touching another."""
+    placed: list[tuple[Group, list[Particle]]] = []
+    borders: list[Points] = []
+    for group, own in zip(recipe.groups, seed.spawn(len(recipe.groups)), strict=True):
+        rng = np.random.default_rng(own)
+        if group.morphology is Morphology.VASCULAR:
+            members = _vascular(rng, group, breast)
+            borders += [solids.border_of(p) + np.array([p.row_mm, p.col_mm]) for p in members]
+        else:
+            members = _place_group(rng, group, breast, borders)
+        placed.append((group, members))
+    return placed
+
+
+def _place_group(rng: np.random.Generator, group: Group, breast: _Breast, borders: list[Points]) -> list[Particle]:
+    """Return the particles of a group, and add their outlines to `borders`, which they keep clear of."""
     diffuse = group.distribution is Distribution.DIFFUSE
     middle = np.zeros(2) if diffuse else _middle(rng, group, breast)
     towards = float(np.arctan2(breast.nipple[0] - middle[0], breast.nipple[1] - middle[1]))
     placed: list[Particle] = []
-    borders: list[Points] = []
     for _ in range(group.number):
         particle = solids.make_particle(rng, group.morphology, group.size_mm)
         border = solids.border_of(particle)
@@ -473,7 +512,7 @@ def _place_group(rng: np.random.Generator, group: Group, breast: _Breast) -> lis
 
 
 def _is_free(border: Points, others: Sequence[Points], breast: _Breast) -> bool:
-    """Return whether a particle lies inside the breast and at least 0.25 mm from the others of its group."""
+    """Return whether a particle lies inside the breast and at least 0.25 mm from the others."""
     low, high = border.min(axis=0), border.max(axis=0)
     if min(_depth_at(breast, np.array(corner)) for corner in (low, high, (low[0], high[1]), (high[0], low[1]))) < 2.5:
         return False
@@ -557,19 +596,37 @@ def _stretch(rng: np.random.Generator, group: Group, breast: _Breast) -> tuple[P
 # truth
 
 
-def _truth(placed: Sequence[tuple[Group, list[Particle]]], breast: _Breast, recipe: Recipe) -> Truth:
+def _peaks(placed: Placed, tissue: FloatImage, calcium: FloatImage, recipe: Recipe) -> Points:
+    """Return the height of each particle after the detector's blur over the noise of a pixel of tissue beside it."""
+    sigma_px = max(recipe.blur_mm / recipe.spacing_mm, 1e-3)
+    kernel = cv2.getGaussianKernel(2 * int(np.ceil(4.0 * sigma_px)) + 1, sigma_px)
+    quanta = recipe.quanta_per_mm2 * recipe.spacing_mm**2
+    peaks = []
+    for particle in (p for _, members in placed for p in members):
+        half = 0.5 * particle.step_mm * np.array(particle.thickness_mm.shape) + 3.0 * recipe.blur_mm
+        middle = np.array([particle.row_mm, particle.col_mm])
+        start = np.maximum(np.floor((middle - half) / recipe.spacing_mm), 0).astype(int)
+        stop = np.ceil((middle + half) / recipe.spacing_mm).astype(int)
+        box = (slice(start[0], stop[0]), slice(start[1], stop[1]))
+        height = cv2.sepFilter2D(calcium[box], -1, kernel, kernel).max()
+        noise = np.sqrt(np.exp(np.median(tissue[box])) / quanta) * (kernel**2).sum()
+        peaks.append(height / noise)
+    return np.array(peaks)
+
+
+def _truth(placed: Placed, breast: _Breast, recipe: Recipe, snr: Points) -> Truth:
     def px(points: Points) -> NDArray[np.float32]:
         out = points / recipe.spacing_mm - 0.5
         if recipe.side == "R":
             out[:, 1] = recipe.cols - 1 - out[:, 1]
         return out.astype(np.float32)
 
-    spots, clusters = _tables(placed, recipe)
+    spots, clusters = _tables(placed, recipe, snr)
     nipple = px(np.array([breast.nipple]))[0]
     return Truth(spots, clusters, px(breast.outline), px(breast.pectoral), (float(nipple[0]), float(nipple[1])))
 
 
-def _tables(placed: Sequence[tuple[Group, list[Particle]]], recipe: Recipe) -> tuple[Spots, Clusters]:
+def _tables(placed: Placed, recipe: Recipe, snr: Points) -> tuple[Spots, Clusters]:
     particles = [p for _, members in placed for p in members]
     cluster_of: list[int] = []
     rows: list[tuple[Group, int]] = []
@@ -595,6 +652,7 @@ def _tables(placed: Sequence[tuple[Group, list[Particle]]], recipe: Recipe) -> t
         length_mm=length,
         width_mm=width,
         area_mm2=area,
+        snr=snr,
         orientation_deg=direction,
         shape=[int(p.shape) for p in particles],
         kind=[int(solids.kind_of(s[1], s[2], p.morphology)) for s, p in zip(sizes, particles, strict=True)],
@@ -625,5 +683,11 @@ def _cluster_table(rows: Sequence[tuple[Group, int]], spots: Spots) -> Clusters:
         distribution=[int(group.distribution) for group, _ in rows],
         morphology=[int(group.morphology) for group, _ in rows],
         confidence=np.ones(len(rows)),
-        review=[group.morphology in SUSPICIOUS for group, _ in rows],
+        review=[_is_suspicious(group) for group, _ in rows],
     )
+
+
+def _is_suspicious(group: Group) -> bool:
+    """Return whether a radiologist should look: by form, or fine dots that follow a duct."""
+    follows_duct = group.distribution in (Distribution.LINEAR, Distribution.SEGMENTAL)
+    return group.morphology in SUSPICIOUS or (group.morphology is Morphology.PUNCTATE and follows_duct)
