@@ -52,7 +52,7 @@ def choose_window(mammogram: Mammogram, grey_range: tuple[float, float] | None =
     if grey_range is None or not grey_range[1] > grey_range[0]:
         grey_range = _range_of_breast(mammogram)
     low, high = grey_range
-    span = max(high - low, float(np.finfo(np.float32).tiny))
+    span = max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
     # A fifth below leaves the skin line visible, a fifth above keeps calcium brighter than dense tissue.
     return Window(center=(low + high) / 2, width=1.4 * span, function="LINEAR_EXACT")
 

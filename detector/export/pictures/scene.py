@@ -1,0 +1,84 @@
+"""What of a Reading is marked in a picture, in pixels of that picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.export.pictures import marks
+from detector.export.pictures.legend import Pen, draw_hull, suspicion_words
+from detector.export.pictures.lettering import Picture
+from detector.export.pictures.window import GreyImage
+from detector.records import Clusters, Reading, Spots
+from detector.settings import Settings
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where pixels of the image are in the picture: enlarged by `zoom` (rows, cols) from `origin` (row, col)."""
+
+    origin: tuple[float, float] = (0.0, 0.0)
+    zoom: tuple[float, float] = (1.0, 1.0)
+
+    def place(self, rows_cols: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return (x, y) in the picture for (row, col) in the image, both of shape (n, 2)."""
+        zoom = np.asarray(self.zoom)
+        moved: NDArray[np.float64] = (np.asarray(rows_cols, np.float64) - self.origin + 0.5) * zoom - 0.5
+        return moved[:, ::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What of a Reading is marked, in pixels of the picture."""
+
+    spots: Spots
+    outlines: list[NDArray[np.float64]]
+    frames: marks.Frames
+    clusters: Clusters
+    hulls: list[NDArray[np.float64]]
+    levels: list[str]
+
+    def draw(self, picture: Picture, pen: Pen) -> None:
+        """Draw spots, then clusters from the least to the most urgent, so that flagged ones lie on top."""
+        marks.draw_spots(picture, self.frames, self.spots.kind, pen.line_px, pen.gap_px)
+        for i in np.argsort(self.clusters.review, kind="stable").tolist():
+            draw_hull(picture, self.hulls[i], bool(self.clusters.review[i]), pen)
+
+    def put_spots_back(self, picture: Picture, clean: Picture | GreyImage, pen: Pen) -> None:
+        """Put back the pixels of all marked spots, from their outlines out to their own marks.
+
+        So no line, label or legend covers a spot, and rings that overlap become one outline around both.
+        """
+        within = self.frames.place(marks.CIRCLE, pen.gap_px - pen.line_px / 2 - marks.edge_px(pen.line_px) - 0.5)
+        inside = np.flatnonzero(marks.fill(picture.shape[:2], [*self.outlines, *within]))
+        flat = clean.reshape(picture.shape[0] * picture.shape[1], -1)
+        picture.reshape(-1, 3)[inside] = flat[inside]
+
+
+def in_colour(grey: GreyImage) -> Picture:
+    """Return a grey image as RGB."""
+    picture: Picture = np.empty((*grey.shape, 3), np.uint8)
+    cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB, dst=picture)
+    return picture
+
+
+def set_scene(reading: Reading, plane: Plane, pen: Pen) -> Scene:
+    """Return the spots that count at the operating point, and the clusters, where a picture shows them."""
+    settings = Settings.from_mapping(reading.settings)
+    spots = reading.spots
+    rows = np.flatnonzero((spots.confidence >= settings.cluster.min_confidence) | (spots.cluster_id > 0))
+    spots, outlines = spots[rows], reading.spot_outlines[rows]
+    vertices = plane.place(outlines.vertices_px)
+    frames = marks.frame_spots(vertices, outlines.offsets, plane.place(np.stack([spots.row_px, spots.col_px], 1)))
+    rings = frames.place(marks.CIRCLE, pen.gap_px)
+    hulls = []
+    for i, cluster_id in enumerate(reading.clusters.cluster_id.tolist()):
+        own = plane.place(reading.cluster_outlines[i]) if i < len(reading.cluster_outlines) else np.empty((0, 2))
+        centre = plane.place(np.array([[reading.clusters.row_px[i], reading.clusters.col_px[i]]]))
+        members = rings[spots.cluster_id == cluster_id].reshape(-1, 2)
+        hulls.append(marks.surround(np.concatenate([own, members, centre]), 2 * pen.gap_px))
+    pieces = np.split(vertices, outlines.offsets[1:-1]) if len(spots) else []
+    return Scene(spots, pieces, frames, reading.clusters, hulls, suspicion_words(reading.clusters, settings.assess))
