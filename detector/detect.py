@@ -87,7 +87,9 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     """Return the local maxima of one band over the threshold, inside the breast."""
     level = detail.levels[band.level]
     response = band.response
-    threshold = settings.threshold_sigma if band.scale_mm < settings.coarse_scale_mm else settings.coarse_threshold_sigma
+    threshold = (
+        settings.threshold_sigma if band.scale_mm < settings.coarse_scale_mm else settings.coarse_threshold_sigma
+    )
     quietest = np.float32(threshold * float(band.noise.min()))
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     row, col = np.nonzero((response >= highest) & (response > quietest))

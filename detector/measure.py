@@ -314,9 +314,7 @@ def _box_cells(breast: BreastRegion, detail: Detail, row_px: Floats, col_px: Flo
     return np.clip(row, 0, detail.noise.shape[0] - 1), np.clip(col, 0, detail.noise.shape[1] - 1)
 
 
-def _evidence(
-    mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, form: _Form
-) -> Evidence:
+def _evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, form: _Form) -> Evidence:
     """Return the features that tell calcium from noise, strands, dust and edges, read at the spots only."""
     seeds = marks.seeds
     row_px, col_px = form.row + marks.box.row_start, form.col + marks.box.col_start

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 from detector.assess import assess_clusters
 from detector.breast import find_breast
@@ -13,8 +14,10 @@ from detector.cluster import cluster_spots
 from detector.detect import detect_marks
 from detector.enhance import enhance_detail
 from detector.measure import measure_spots
-from detector.records import Mammogram, Reading
+from detector.records import BreastRegion, Mammogram, Reading
 from detector.settings import Settings
+
+_LIBRARIES = ("microcalcification-detector", "numpy", "scipy", "opencv-python")
 
 
 def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
@@ -48,4 +51,77 @@ def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
     lap("cluster")
     clusters = assess_clusters(spots, clusters, settings.assess)
     lap("assess")
-    raise NotImplementedError
+    return Reading(
+        identity=mammogram.identity,
+        spots=spots,
+        clusters=clusters,
+        spot_outlines=outlines,
+        cluster_outlines=cluster_outlines,
+        breast_outline=breast.outline,
+        pectoral_outline=breast.pectoral_outline,
+        nipple=breast.nipple,
+        chest_wall=breast.chest_wall,
+        breast_area_cm2=breast.area_cm2,
+        grey_range=breast.grey_range,
+        quality=_quality(mammogram, breast),
+        settings=settings.to_mapping(),
+        versions=library_versions(),
+        seconds=seconds,
+    )
+
+
+def regroup(reading: Reading, settings: Settings) -> Reading:
+    """Group and assess the spots of a Reading anew, at another operating point or by another rule; detects nothing.
+
+    Parameters
+    ----------
+    reading : Reading
+    settings : Settings
+        Its sections `cluster` and `assess` are used.
+
+    Returns
+    -------
+    Reading
+    """
+    spots, clusters, outlines = cluster_spots(reading.spots, settings.cluster)
+    clusters = assess_clusters(spots, clusters, settings.assess)
+    values = settings.to_mapping()
+    changed = {**reading.settings, "cluster": values["cluster"], "assess": values["assess"]}
+    return dataclasses.replace(
+        reading, spots=spots, clusters=clusters, cluster_outlines=outlines, settings=changed, seconds={}
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the package, of the libraries that compute, and the name of the judge."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout, or the headless OpenCV
+            continue
+    return versions | {"model": MODEL}
+
+
+def _quality(mammogram: Mammogram, breast: BreastRegion) -> str:
+    """Return ``good``, or what limits the reading, words joined by ``|``."""
+    limits = []
+    if breast.is_empty:
+        limits.append("no breast found")
+    if not mammogram.identity.sizes_known:
+        limits.append("size unknown")
+    if mammogram.pixel_mm > 0.15:
+        limits.append("coarse pixels")
+    return "|".join(limits) or "good"
+
+
+def _stopwatch(seconds: dict[str, float]) -> Callable[[str], None]:
+    last = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds[name] = now - last
+        last = now
+
+    return lap

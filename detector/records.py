@@ -258,9 +258,7 @@ class Table:
         lists: dict[str, list[Any]] = {}
         for c in self.columns():
             values = getattr(self, c.name)
-            lists[c.name] = (
-                [None if v != v else v for v in values.tolist()] if c.dtype[0] == "f" else values.tolist()
-            )
+            lists[c.name] = [None if v != v else v for v in values.tolist()] if c.dtype[0] == "f" else values.tolist()
         return lists
 
     @classmethod
@@ -282,7 +280,9 @@ class Seeds(Table):
 
     row_px: NDArray[np.float64] = _column("f8", "px", "detect", "row of the response's peak")
     col_px: NDArray[np.float64] = _column("f8", "px", "detect", "column of the response's peak")
-    scale_mm: NDArray[np.float64] = _column("f8", "mm", "detect", "standard deviation of the best matching Gaussian blob")
+    scale_mm: NDArray[np.float64] = _column(
+        "f8", "mm", "detect", "standard deviation of the best matching Gaussian blob"
+    )
     response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
 
@@ -301,10 +301,15 @@ class Spots(Table):
     width_mm: NDArray[np.float64] = _column("f8", "mm", "measure", "smallest caliper of the outline at half height")
     area_mm2: NDArray[np.float64] = _column("f8", "mm2", "measure", "area inside the outline at half height")
     contrast: NDArray[np.float64] = _column(
-        "f8", "", "measure", "height over the surroundings as a share of the breast's range of grey levels (1st to 99th percentile)"
+        "f8",
+        "",
+        "measure",
+        "height over the surroundings as a share of the breast's range of grey levels (1st to 99th percentile)",
     )
     snr: NDArray[np.float64] = _column("f8", "sigma", "measure", "height over the surroundings in local noise units")
-    eccentricity: NDArray[np.float64] = _column("f8", "", "measure", "of the ellipse of equal second moments; 0 is a circle")
+    eccentricity: NDArray[np.float64] = _column(
+        "f8", "", "measure", "of the ellipse of equal second moments; 0 is a circle"
+    )
     solidity: NDArray[np.float64] = _column("f8", "", "measure", "area as a share of the convex hull's area")
     orientation_deg: NDArray[np.float64] = _column(
         "f8", "deg", "measure", "direction of the long axis, from the column axis towards larger rows, 0 to 180"
@@ -315,7 +320,9 @@ class Spots(Table):
     morphology: NDArray[np.int8] = _column("i1", "", "classify", "form word of BI-RADS, or empty", Morphology)
     confidence: NDArray[np.float64] = _column("f8", "", "classify", "that the spot is calcium, from 0 to 1")
     flags: NDArray[np.int32] = _column("i4", "", "classify", "what else is to be known, words joined by |", Flag)
-    cluster_id: NDArray[np.int32] = _column("i4", "", "cluster", "cluster that the spot belongs to; 0 (in files: empty) is none")
+    cluster_id: NDArray[np.int32] = _column(
+        "i4", "", "cluster", "cluster that the spot belongs to; 0 (in files: empty) is none"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,23 +333,31 @@ class Clusters(Table):
     row_px: NDArray[np.float64] = _column("f8", "px", "cluster", "row of the spots' mean place")
     col_px: NDArray[np.float64] = _column("f8", "px", "cluster", "column of the spots' mean place")
     n_spots: NDArray[np.int32] = _column("i4", "", "cluster", "number of spots")
-    n_irregular: NDArray[np.int32] = _column("i4", "", "cluster", "how many of them are irregular, branching or thin dashes")
+    n_irregular: NDArray[np.int32] = _column(
+        "i4", "", "cluster", "how many of them are irregular, branching or thin dashes"
+    )
     n_unresolved: NDArray[np.int32] = _column("i4", "", "cluster", "how many are too small for a shape word")
     n_macro: NDArray[np.int32] = _column("i4", "", "cluster", "how many are macrocalcifications")
     n_thin: NDArray[np.int32] = _column("i4", "", "cluster", "how many are thin lines or branching, under 0.5 mm wide")
     extent_mm: NDArray[np.float64] = _column("f8", "mm", "cluster", "largest distance between two of its spots")
     area_mm2: NDArray[np.float64] = _column("f8", "mm2", "cluster", "area of the spots' convex hull grown by 0.5 mm")
     density_per_cm2: NDArray[np.float64] = _column("f8", "1/cm2", "cluster", "spots by that area")
-    nearest_mm: NDArray[np.float64] = _column("f8", "mm", "cluster", "mean distance from a spot to its nearest neighbour")
+    nearest_mm: NDArray[np.float64] = _column(
+        "f8", "mm", "cluster", "mean distance from a spot to its nearest neighbour"
+    )
     size_cv: NDArray[np.float64] = _column("f8", "", "cluster", "spread of the diameters: standard deviation by mean")
     shape_irregularity: NDArray[np.float64] = _column(
         "f8", "", "cluster", "share of the resolved spots that are irregular, from 0 to 1"
     )
-    elongation: NDArray[np.float64] = _column("f8", "", "cluster", "spread across by spread along, from 0 (line) to 1 (round)")
+    elongation: NDArray[np.float64] = _column(
+        "f8", "", "cluster", "spread across by spread along, from 0 (line) to 1 (round)"
+    )
     distribution: NDArray[np.int8] = _column(
         "i1", "", "cluster", "diffuse, regional, grouped, linear, segmental", Distribution
     )
-    morphology: NDArray[np.int8] = _column("i1", "", "cluster", "prevailing form word of its spots, or empty", Morphology)
+    morphology: NDArray[np.int8] = _column(
+        "i1", "", "cluster", "prevailing form word of its spots, or empty", Morphology
+    )
     confidence: NDArray[np.float64] = _column(
         "f8", "", "cluster", "that it is a group of real calcifications, from 0 to 1"
     )

@@ -31,9 +31,15 @@ class ReadSettings:
     smallest_spacing_mm: float = _knob(0.02, "mm", (0.001, 1), "smallest plausible pixel", "magnified views at 0.05 mm")
     largest_spacing_mm: float = _knob(0.4, "mm", (0.01, 10), "largest plausible pixel", "twice mini-MIAS")
     smallest_field_mm: float = _knob(
-        80.0, "mm", (1, 1000), "shortest plausible long side of the field", "small detectors are 18 x 24 cm; cropped views"
+        80.0,
+        "mm",
+        (1, 1000),
+        "shortest plausible long side of the field",
+        "small detectors are 18 x 24 cm; cropped views",
     )
-    largest_field_mm: float = _knob(450.0, "mm", (10, 2000), "longest plausible side", "largest detectors are 24 x 31 cm")
+    largest_field_mm: float = _knob(
+        450.0, "mm", (10, 2000), "longest plausible side", "largest detectors are 24 x 31 cm"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,50 +47,106 @@ class BreastSettings:
     """How `breast` tells breast from what is not."""
 
     grid_mm: float = _knob(0.5, "mm", (0.1, 2), "side of a cell of the zone map", "a skin line is 1 to 2 mm thick")
-    skin_mm: float = _knob(2.0, "mm", (0, 10), "depth of the skin zone", "normal skin is up to 2 mm thick (Huang 2008, doi 10.1118/1.2841938)")
-    edge_mm: float = _knob(1.0, "mm", (0, 10), "width of the zone along film edges and paddles", "blur of a scanned film edge")
+    skin_mm: float = _knob(
+        2.0,
+        "mm",
+        (0, 10),
+        "depth of the skin zone",
+        "normal skin is up to 2 mm thick (Huang 2008, doi 10.1118/1.2841938)",
+    )
+    edge_mm: float = _knob(
+        1.0, "mm", (0, 10), "width of the zone along film edges and paddles", "blur of a scanned film edge"
+    )
 
 
 @dataclass(frozen=True)
 class EnhanceSettings:
     """How `enhance` removes the background and equalises the noise."""
 
-    smoothing_mm: float = _knob(0.045, "mm", (0, 1), "standard deviation of the first Gaussian", "blur of common detectors")
+    smoothing_mm: float = _knob(
+        0.045, "mm", (0, 1), "standard deviation of the first Gaussian", "blur of common detectors"
+    )
     finest_scale_mm: float = _knob(
-        0.075, "mm", (0.02, 1), "smallest blob scale (standard deviation)", "a 0.2 mm speck: radius / sqrt(2) (Lindeberg 1998, doi 10.1023/A:1008045108935)"
+        0.075,
+        "mm",
+        (0.02, 1),
+        "smallest blob scale (standard deviation)",
+        "a 0.2 mm speck: radius / sqrt(2) (Lindeberg 1998, doi 10.1023/A:1008045108935)",
     )
     coarsest_scale_mm: float = _knob(3.2, "mm", (0.1, 10), "largest blob scale", "a 9 mm popcorn: radius / sqrt(2)")
-    scale_ratio: float = _knob(1.6, "", (1.1, 3), "ratio of neighbouring scales", "DoG nearest to LoG (Marr 1980, doi 10.1098/rspb.1980.0020)")
-    noise_window_mm: float = _knob(3.0, "mm", (0.5, 30), "standard deviation of the window that noise is measured in", "many specks wide, smaller than a tissue region")
+    scale_ratio: float = _knob(
+        1.6, "", (1.1, 3), "ratio of neighbouring scales", "DoG nearest to LoG (Marr 1980, doi 10.1098/rspb.1980.0020)"
+    )
+    noise_window_mm: float = _knob(
+        3.0,
+        "mm",
+        (0.5, 30),
+        "standard deviation of the window that noise is measured in",
+        "many specks wide, smaller than a tissue region",
+    )
 
 
 @dataclass(frozen=True)
 class DetectSettings:
     """How `detect` finds candidates."""
 
-    threshold_sigma: float = _knob(3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images")
-    coarse_scale_mm: float = _knob(0.45, "mm", (0.1, 10), "scale from which the coarse threshold holds", "blobs of 1.3 mm and more: macrocalcifications")
-    coarse_threshold_sigma: float = _knob(5.0, "sigma", (1, 100), "lowest blob response of a coarse candidate", "macrocalcifications stand out; lumps of tissue do not")
-    max_candidates_per_cm2: float = _knob(60.0, "1/cm2", (1, 1000), "strongest candidates kept", "bounds time and memory on noise")
+    threshold_sigma: float = _knob(
+        3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images"
+    )
+    coarse_scale_mm: float = _knob(
+        0.45,
+        "mm",
+        (0.1, 10),
+        "scale from which the coarse threshold holds",
+        "blobs of 1.3 mm and more: macrocalcifications",
+    )
+    coarse_threshold_sigma: float = _knob(
+        5.0,
+        "sigma",
+        (1, 100),
+        "lowest blob response of a coarse candidate",
+        "macrocalcifications stand out; lumps of tissue do not",
+    )
+    max_candidates_per_cm2: float = _knob(
+        60.0, "1/cm2", (1, 1000), "strongest candidates kept", "bounds time and memory on noise"
+    )
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
     """How `measure` draws outlines."""
 
-    outline_fraction: float = _knob(0.5, "", (0.2, 0.8), "share of the height at which the outline lies", "half height keeps a blurred disc's diameter")
+    outline_fraction: float = _knob(
+        0.5,
+        "",
+        (0.2, 0.8),
+        "share of the height at which the outline lies",
+        "half height keeps a blurred disc's diameter",
+    )
 
 
 @dataclass(frozen=True)
 class ClassifySettings:
     """How `classify` tells macro from micro and calcium from the rest."""
 
-    macro_width_mm: float = _knob(1.0, "mm", (0.1, 10), "width from which a spot is macro", "BI-RADS 5th edition, in DOMAIN's words")
-    rod_width_mm: float = _knob(0.5, "mm", (0.1, 10), "width from which a smooth rod is macro", "BI-RADS 5th edition: large rod-like")
-    rod_length_mm: float = _knob(1.0, "mm", (0.1, 20), "length over which a smooth rod is macro", "BI-RADS 5th edition: large rod-like")
-    punctate_mm: float = _knob(0.5, "mm", (0.1, 2), "diameter under which a round spot is punctate", "BI-RADS 5th edition")
-    coarse_mm: float = _knob(2.0, "mm", (0.5, 10), "width over which a spot is coarse", "BI-RADS 5th edition: over 2 to 3 mm")
-    unresolved_px: float = _knob(4.0, "px", (1, 20), "width under which a spot has no shape", "four samples across a shape")
+    macro_width_mm: float = _knob(
+        1.0, "mm", (0.1, 10), "width from which a spot is macro", "BI-RADS 5th edition, in DOMAIN's words"
+    )
+    rod_width_mm: float = _knob(
+        0.5, "mm", (0.1, 10), "width from which a smooth rod is macro", "BI-RADS 5th edition: large rod-like"
+    )
+    rod_length_mm: float = _knob(
+        1.0, "mm", (0.1, 20), "length over which a smooth rod is macro", "BI-RADS 5th edition: large rod-like"
+    )
+    punctate_mm: float = _knob(
+        0.5, "mm", (0.1, 2), "diameter under which a round spot is punctate", "BI-RADS 5th edition"
+    )
+    coarse_mm: float = _knob(
+        2.0, "mm", (0.5, 10), "width over which a spot is coarse", "BI-RADS 5th edition: over 2 to 3 mm"
+    )
+    unresolved_px: float = _knob(
+        4.0, "px", (1, 20), "width under which a spot has no shape", "four samples across a shape"
+    )
     floor: float = _knob(0.02, "", (0, 1), "lowest confidence that a Reading keeps", "INTERFACE")
 
 
@@ -92,11 +154,21 @@ class ClassifySettings:
 class ClusterSettings:
     """How `cluster` groups spots; the operating point is applied here."""
 
-    operating_point: str = _knob("balanced", "", ("sensitive", "balanced", "specific"), "which spots count", "set on training images")
-    sensitive_confidence: float = _knob(0.3, "", (0, 1), "lowest confidence that counts at `sensitive`", "about 1.0 false spots a cm2")
-    balanced_confidence: float = _knob(0.5, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2")
-    specific_confidence: float = _knob(0.7, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2")
-    rule: str = _knob("density", "", ("density", "grouped"), "how a cluster is defined", "DOMAIN: 3 in 1 cm2, or 5 within 10 mm")
+    operating_point: str = _knob(
+        "balanced", "", ("sensitive", "balanced", "specific"), "which spots count", "set on training images"
+    )
+    sensitive_confidence: float = _knob(
+        0.3, "", (0, 1), "lowest confidence that counts at `sensitive`", "about 1.0 false spots a cm2"
+    )
+    balanced_confidence: float = _knob(
+        0.5, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2"
+    )
+    specific_confidence: float = _knob(
+        0.7, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2"
+    )
+    rule: str = _knob(
+        "density", "", ("density", "grouped"), "how a cluster is defined", "DOMAIN: 3 in 1 cm2, or 5 within 10 mm"
+    )
     link_mm: float = _knob(5.0, "mm", (0.5, 30), "distance within which spots are linked (rule density)", "DOMAIN")
     density_minimum: int = _knob(3, "", (2, 100), "spots in a disc of 1 cm2 (rule density)", "DOMAIN")
     grouped_minimum: int = _knob(5, "", (2, 100), "spots within grouped_mm (rule grouped)", "BI-RADS 5th edition")
@@ -114,9 +186,13 @@ class ClusterSettings:
 class AssessSettings:
     """How `assess` ranks clusters and flags them."""
 
-    review_suspicion: float = _knob(0.35, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms")
+    review_suspicion: float = _knob(
+        0.35, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
+    )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
-    min_confidence: float = _knob(0.5, "", (0, 1), "lowest cluster confidence of a flag", "more likely a group than not")
+    min_confidence: float = _knob(
+        0.5, "", (0, 1), "lowest cluster confidence of a flag", "more likely a group than not"
+    )
 
 
 @dataclass(frozen=True)

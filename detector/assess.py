@@ -1,0 +1,80 @@
+"""Which clusters a radiologist should look at first, and why: Clusters -> suspicion, review, reasons, suggestion."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import Clusters, Distribution, Morphology, Spots, Suggestion
+from detector.settings import AssessSettings
+
+WEIGHTS = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, "count": 0.15, "spread": 0.10}
+"""Share of each trait in the suspicion. The order is that of the predictive values BI-RADS (5th edition) gives to forms
+(fine linear over pleomorphic over round), then of distribution and number; the steps between them are a choice."""
+
+UNRESOLVED_SHARE = 0.4
+"""How irregular an unresolved spot counts: it may be either, and is looked at more closely for that."""
+
+MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
+
+Floats = NDArray[np.float64]
+
+
+def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) -> Clusters:
+    """Rank clusters by how suspicious they look, flag the upper ones, and say why in plain words.
+
+    Parameters
+    ----------
+    spots : Spots
+        With `cluster_id`.
+    clusters : Clusters
+    settings : AssessSettings
+
+    Returns
+    -------
+    Clusters
+        With suspicion, review, reasons and suggestion. Suspicion is a ranking score, not a probability.
+    """
+    if not len(clusters):
+        return clusters
+    suspicion = _suspicion(clusters)
+    vascular = clusters.morphology == Morphology.VASCULAR
+    review = (suspicion >= settings.review_suspicion) & (clusters.confidence >= settings.min_confidence) & ~vascular
+    suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
+    suggestion[~review & np.isin(clusters.morphology, MOSTLY_BENIGN)] = Suggestion.BENIGN_FORM
+    suggestion[~review & (suggestion == Suggestion.NONE)] = Suggestion.COMPARE
+    return clusters.replace(
+        suspicion=suspicion, review=review, reasons=_reasons(clusters), suggestion=suggestion.astype(np.int8)
+    )
+
+
+def _suspicion(clusters: Clusters) -> Floats:
+    n = clusters.n_spots.astype(np.float64)
+    traits = {
+        "irregular": (clusters.n_irregular + UNRESOLVED_SHARE * clusters.n_unresolved) / n,
+        "thin": np.minimum(clusters.n_thin / 3.0, 1.0),
+        # from the loosest group that counts, 3 in 1 cm2, to ten times that
+        "tight": np.clip(np.log(clusters.density_per_cm2 / 3.0) / np.log(10.0), 0.0, 1.0),
+        "count": np.clip((n - 3.0) / 12.0, 0.0, 1.0),
+        "spread": np.clip(clusters.size_cv / 0.5, 0.0, 1.0),
+    }
+    return np.asarray(sum(WEIGHTS[name] * np.minimum(value, 1.0) for name, value in traits.items()), np.float64)
+
+
+def _reasons(clusters: Clusters) -> list[str]:
+    """Return the reasons of each cluster; clusters are few, so words are made one by one."""
+    reasons = []
+    for row in range(len(clusters)):
+        n, n_irregular = int(clusters.n_spots[row]), int(clusters.n_irregular[row])
+        words = f"{n} spots in {clusters.area_mm2[row] / 100:.1f} cm2"
+        parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
+        if clusters.n_thin[row]:
+            parts.append(f"{int(clusters.n_thin[row])} thin or branching lines")
+        if 2 * clusters.n_unresolved[row] > n:
+            parts.append("most too small for their shape to be told")
+        if clusters.distribution[row] in (Distribution.LINEAR, Distribution.SEGMENTAL):
+            parts.append(f"{Distribution(clusters.distribution[row]).name.lower()} arrangement")
+        if clusters.morphology[row] == Morphology.VASCULAR:
+            parts.append("possible vascular")
+        reasons.append("|".join(parts))
+    return reasons

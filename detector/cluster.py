@@ -1,0 +1,251 @@
+"""Which spots belong together, and how each group lies: Spots -> Spots.cluster_id, Clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from detector.records import BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
+from detector.settings import ClusterSettings
+
+DENSITY_DISC_MM = 5.642
+"""Radius of a disc of 1 cm2."""
+
+N_HULL_DIRECTIONS = 72
+"""Directions of the hull's support function, 5 degrees apart."""
+
+THIN_MM = 0.5
+"""Width under which a line is thin (BI-RADS 5th edition: fine linear)."""
+
+BENIGN_MACRO = (
+    Morphology.SKIN,
+    Morphology.VASCULAR,
+    Morphology.COARSE,
+    Morphology.LARGE_ROD_LIKE,
+    Morphology.ROUND,
+    Morphology.RIM,
+    Morphology.DYSTROPHIC,
+    Morphology.MILK_OF_CALCIUM,
+    Morphology.SUTURE,
+)
+"""Forms that keep a macrocalcification from raising a flag."""
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clusters, Outlines]:
+    """Group the spots over the operating point's confidence and describe each group.
+
+    Rule ``density``: spots with at least `density_minimum` in a disc of 1 cm2 around them, linked within `link_mm`.
+    Rule ``grouped``: spots with at least `grouped_minimum` in a disc of diameter `grouped_mm`, linked within its radius.
+    Spots on the rim, within a link of such a spot, join.
+
+    Parameters
+    ----------
+    spots : Spots
+    settings : ClusterSettings
+
+    Returns
+    -------
+    spots : Spots
+        With `cluster_id`.
+    clusters : Clusters
+        Columns of `assess` are blank.
+    outlines : Outlines
+        Convex hulls grown by `hull_margin_mm`, one a cluster.
+    """
+    members = np.flatnonzero(_can_be_member(spots, settings))
+    group = _link(spots[members], settings)
+    cluster_id = np.zeros(len(spots), np.int32)
+    cluster_id[members] = group
+    spots = spots.replace(cluster_id=cluster_id)
+    n_clusters = int(group.max(initial=0))
+    if n_clusters == 0:
+        return spots, Clusters.empty(), Outlines.empty()
+    grouped = spots[members[group > 0]]
+    group = group[group > 0].astype(np.int64) - 1
+    support = _support(grouped, group, n_clusters, settings.hull_margin_mm)
+    return spots, _describe(grouped, group, support), _outlines(grouped, support)
+
+
+def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
+    benign_macro = (spots.kind == Kind.MACRO) & np.isin(spots.morphology, BENIGN_MACRO)
+    known = (spots.kind != Kind.UNKNOWN) & (spots.width_mm <= settings.macro_member_mm)
+    return np.asarray(known & ~benign_macro & (spots.confidence >= settings.min_confidence), np.bool_)
+
+
+def _link(spots: Spots, settings: ClusterSettings) -> NDArray[np.int32]:
+    """Return the group of each spot, from 1 in order of each group's first spot; 0 is none."""
+    n = len(spots)
+    if settings.rule == "density":
+        disc_mm, minimum, link_mm = DENSITY_DISC_MM, settings.density_minimum, settings.link_mm
+    else:
+        disc_mm, minimum, link_mm = settings.grouped_mm / 2, settings.grouped_minimum, settings.grouped_mm / 2
+    if n < minimum:
+        return np.zeros(n, np.int32)
+    tree = cKDTree(np.stack([spots.row_mm, spots.col_mm], axis=1))
+    pairs = tree.query_pairs(max(disc_mm, link_mm), output_type="ndarray")
+    distance = np.hypot(*(c[pairs[:, 0]] - c[pairs[:, 1]] for c in (spots.row_mm, spots.col_mm)))
+    close = pairs[distance <= disc_mm]
+    core = 1 + np.bincount(close.ravel(), minlength=n) >= minimum
+    linked = pairs[distance <= link_mm]
+    both = linked[core[linked].all(axis=1)]
+    graph = coo_array((np.ones(len(both), np.int8), (both[:, 0], both[:, 1])), shape=(n, n))
+    component = connected_components(graph, directed=False)[1].astype(np.int64)
+    component[~core] = -1
+
+    one = core[linked].sum(axis=1) == 1
+    rim, length = linked[one], distance[distance <= link_mm][one]
+    outer = np.where(core[rim[:, 0]], rim[:, 1], rim[:, 0])
+    inner = np.where(core[rim[:, 0]], rim[:, 0], rim[:, 1])
+    # a spot on the rim joins its nearest core; ties go to the first row
+    order = np.lexsort((inner, length, outer))
+    first = np.unique(outer[order], return_index=True)[1]
+    component[outer[order][first]] = component[inner[order][first]]
+    return _numbered(component)
+
+
+def _numbered(component: Integers) -> NDArray[np.int32]:
+    """Return components numbered from 1 in order of first appearance; -1 becomes 0."""
+    names, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(names < 0, -1, first), kind="stable")
+    number = np.empty(len(names), np.int32)
+    number[order] = np.arange(len(names)) + (0 if (names < 0).any() else 1)
+    return np.asarray(number[inverse], np.int32)
+
+
+def _support(spots: Spots, group: Integers, n_clusters: int, margin_mm: float) -> Floats:
+    """Return the support function of each grown hull, shape (directions, clusters), in mm."""
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(n_clusters))
+    angle = np.arange(N_HULL_DIRECTIONS)[:, None] * (2 * np.pi / N_HULL_DIRECTIONS)
+    along = spots.col_mm[order] * np.cos(angle) + spots.row_mm[order] * np.sin(angle)
+    return np.asarray(np.maximum.reduceat(along, starts, axis=1) + margin_mm, np.float64)
+
+
+def _describe(spots: Spots, group: Integers, support: Floats) -> Clusters:
+    n = support.shape[1]
+    delta = 2 * np.pi / N_HULL_DIRECTIONS
+    side = (np.roll(support, 1, 0) + np.roll(support, -1, 0) - 2 * support * np.cos(delta)) / np.sin(delta)
+    area_mm2 = 0.5 * np.sum(support * side, axis=0)
+    extent_mm, nearest_mm = _distances(spots, group, n)
+    count = np.bincount(group, minlength=n)
+    thin = _is_thin(spots)
+    irregular = thin | np.isin(spots.shape, (Shape.IRREGULAR, Shape.BRANCHING))
+    unresolved = spots.shape == Shape.UNRESOLVED
+    n_irregular, n_unresolved, n_thin, n_macro = (
+        np.bincount(group, flag, n).astype(np.int32) for flag in (irregular, unresolved, thin, spots.kind == Kind.MACRO)
+    )
+    mean, mean_square = (np.bincount(group, spots.diameter_mm**power, n) / count for power in (1, 2))
+    elongation = _elongation(spots, group, count)
+    morphology = _prevailing(spots, group, n)
+    morphology[2 * n_unresolved > count] = Morphology.NONE
+    return Clusters.blank(
+        n,
+        cluster_id=np.arange(1, n + 1),
+        row_px=np.bincount(group, spots.row_px, n) / count,
+        col_px=np.bincount(group, spots.col_px, n) / count,
+        n_spots=count,
+        n_irregular=n_irregular,
+        n_unresolved=n_unresolved,
+        n_macro=n_macro,
+        n_thin=n_thin,
+        extent_mm=extent_mm,
+        area_mm2=area_mm2,
+        density_per_cm2=100 * count / area_mm2,
+        nearest_mm=nearest_mm,
+        size_cv=np.sqrt(np.maximum(mean_square - mean**2, 0)) / mean,
+        shape_irregularity=n_irregular / np.maximum(count - n_unresolved, 1) * (count > n_unresolved),
+        elongation=elongation,
+        distribution=_distribution(extent_mm, elongation, count, 100 * count / area_mm2),
+        morphology=morphology,
+        confidence=_at_least_three(spots.confidence, group, n),
+    )
+
+
+def _is_thin(spots: Spots) -> BoolImage:
+    """Return which spots are thin lines or branching: over 1 mm long, under 0.5 mm across their stroke."""
+    stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
+    line = (spots.shape == Shape.DASH) & (spots.width_mm < THIN_MM)
+    branched = (spots.shape == Shape.BRANCHING) & (stroke_mm < THIN_MM)
+    return np.asarray((line | branched) & (spots.length_mm >= 1.0), np.bool_)
+
+
+def _distances(spots: Spots, group: Integers, n_clusters: int) -> tuple[Floats, Floats]:
+    """Return each cluster's largest distance between two spots and mean distance to the nearest spot."""
+    # groups are laid far apart on a third axis, so that one tree answers for all
+    places = np.stack([spots.row_mm, spots.col_mm, 1e4 * group], axis=1)
+    nearest = cKDTree(places).query(places, k=2)[0][:, 1]
+    nearest_mm = np.bincount(group, nearest, n_clusters) / np.bincount(group, minlength=n_clusters)
+    angle = np.arange(180)[:, None] * (np.pi / 180)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(n_clusters))
+    along = spots.col_mm[order] * np.cos(angle) + spots.row_mm[order] * np.sin(angle)
+    caliper = np.maximum.reduceat(along, starts, axis=1) - np.minimum.reduceat(along, starts, axis=1)
+    return caliper.max(axis=0), nearest_mm
+
+
+def _elongation(spots: Spots, group: Integers, count: Integers) -> Floats:
+    """Return the spread of the places across the main axis by that along it."""
+    n = len(count)
+    dy = spots.row_mm - (np.bincount(group, spots.row_mm, n) / count)[group]
+    dx = spots.col_mm - (np.bincount(group, spots.col_mm, n) / count)[group]
+    yy, xx, xy = (np.bincount(group, product, n) / count for product in (dy * dy, dx * dx, dx * dy))
+    root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
+    small, large = np.maximum(xx + yy - root, 0), np.maximum(xx + yy + root, 1e-12)
+    return np.asarray(np.sqrt(small / large), np.float64)
+
+
+def _distribution(extent_mm: Floats, elongation: Floats, count: Integers, density: Floats) -> NDArray[np.int8]:
+    """Return the distribution word: BI-RADS gives 1 to 2 cm to a group, over 2 cm to a region; the rest is diffuse."""
+    word = np.where(extent_mm > 20.0, Distribution.REGIONAL, Distribution.GROUPED)
+    word[(extent_mm > 60.0) & (density < 3.0)] = Distribution.DIFFUSE
+    word[(elongation < 0.2) & (count >= 4) & (extent_mm > 5.0)] = Distribution.LINEAR
+    return word.astype(np.int8)
+
+
+def _prevailing(spots: Spots, group: Integers, n_clusters: int) -> NDArray[np.int8]:
+    """Return each cluster's most frequent form word; of equals the more suspicious one, which has the higher code."""
+    words = np.zeros((n_clusters, len(Morphology)), np.int64)
+    np.add.at(words, (group, spots.morphology), 1)
+    words[:, Morphology.NONE] = 0
+    # thin lines decide even where they are few: the most suspicious form there is
+    thin = words[:, Morphology.FINE_LINEAR] + words[:, Morphology.FINE_LINEAR_BRANCHING]
+    last = words.shape[1] - 1 - np.argmax(words[:, ::-1], axis=1)
+    last[words.sum(axis=1) == 0] = Morphology.NONE
+    share = thin / np.maximum(words.sum(axis=1), 1)
+    branching = words[:, Morphology.FINE_LINEAR_BRANCHING] > 0
+    linear = np.where(branching, Morphology.FINE_LINEAR_BRANCHING, Morphology.FINE_LINEAR)
+    return np.where((thin >= 2) & (share >= 0.3), linear, last).astype(np.int8)
+
+
+def _at_least_three(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
+    """Return the probability that at least three spots are real, were they independent (Poisson binomial)."""
+    p = np.clip(confidence, 1e-6, 1 - 1e-6)
+    none = np.exp(np.bincount(group, np.log1p(-p), n_clusters))
+    odds = p / (1 - p)
+    first, second = (np.bincount(group, odds**power, n_clusters) for power in (1, 2))
+    return np.clip(1 - none * (1 + first + 0.5 * (first**2 - second)), 0.0, 1.0)
+
+
+def _outlines(spots: Spots, support: Floats) -> Outlines:
+    """Return the corners of the grown hulls in pixels."""
+    n_directions, n = support.shape
+    delta = 2 * np.pi / n_directions
+    angle = np.arange(n_directions)[:, None] * delta
+    following = np.roll(support, -1, axis=0)
+    tangent = (following - support * np.cos(delta)) / np.sin(delta)
+    col_mm = support * np.cos(angle) - tangent * np.sin(angle)
+    row_mm = support * np.sin(angle) + tangent * np.cos(angle)
+    spacing = [float((mm / px)[np.argmax(px)]) for mm, px in _lengths(spots)]
+    vertices = np.stack([row_mm / spacing[0], col_mm / spacing[1]], axis=-1).transpose(1, 0, 2).reshape(-1, 2)
+    return Outlines(vertices.astype(np.float32), np.arange(n + 1, dtype=np.int64) * n_directions)
+
+
+def _lengths(spots: Spots) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    tiny = 1e-12
+    return (spots.row_mm + tiny, spots.row_px + tiny), (spots.col_mm + tiny, spots.col_px + tiny)
