@@ -115,7 +115,7 @@ def _apt_install(packages: Sequence[str], log: Path | None) -> bool:
 
 def _run(command: Sequence[str], log: Path | None, cwd: Path | None = None) -> int:
     ours = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "DEBIAN_FRONTEND": "noninteractive"}
-    with (log.open("a") if log else Path(os.devnull).open("w")) as out:
+    with log.open("a") if log else Path(os.devnull).open("w") as out:
         return subprocess.call(
             command, env={**os.environ, **ours}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )

@@ -1,0 +1,25 @@
+"""What all tests share: how hypothesis searches, and what happens to tests whose system tool is missing."""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+from scripts.environment import TOOLS
+
+# The plain run tries the same examples every time, so that it never fails by chance; --long searches anew.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("long", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose tool (``@pytest.mark.needs("dsrdump")``) is missing; with CI=true it fails."""
+    for command in (name for mark in item.iter_markers("needs") for name in mark.args):
+        if shutil.which(command):
+            continue
+        reason = f"needs {command} (Debian, Ubuntu: apt-get install {TOOLS[command]})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
