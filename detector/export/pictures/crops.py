@@ -58,7 +58,7 @@ def _field(mammogram: Mammogram, reading: Reading, i: int) -> tuple[Box, tuple[f
     members = reading.spots.cluster_id == reading.clusters.cluster_id[i]
     points = np.concatenate(
         [
-            reading.cluster_outlines[i] if i < len(reading.cluster_outlines) else np.empty((0, 2)),
+            reading.cluster_outlines[i],
             np.stack([reading.spots.row_px, reading.spots.col_px], 1)[members],
             [[reading.clusters.row_px[i], reading.clusters.col_px[i]]],
         ]
@@ -83,7 +83,7 @@ def _crop(grey: GreyImage, reading: Reading, i: int, plane: Plane) -> Picture:
     cv2.resize(grey, (cols, rows), dst=larger, interpolation=way)
     clean = in_colour(larger)
     pen = Pen(2.0)
-    scene = set_scene(reading, plane, pen)
+    scene = set_scene(reading, plane, pen, (rows, cols))
     marked = clean.copy()
     scene.draw(marked, pen)
     scene.put_spots_back(marked, clean, pen)

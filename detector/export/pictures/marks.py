@@ -42,6 +42,9 @@ class Frames:
     half: NDArray[np.float64]
     angle: NDArray[np.float64]
 
+    def __getitem__(self, rows: NDArray[np.bool_]) -> Frames:
+        return Frames(self.centre[rows], self.half[rows], self.angle[rows])
+
     def place(self, shape: NDArray[np.float64], grown_px: float) -> NDArray[np.float64]:
         """Return a shape given within -1 to 1, of (..., 2), around every spot at a distance: (n, ..., 2)."""
         axes = (len(self.angle),) + (1,) * (shape.ndim - 1)
@@ -108,8 +111,12 @@ def draw_spots(picture: Picture, frames: Frames, kinds: NDArray[np.integer], lin
 
 def surround(points: NDArray[np.floating], grown_px: float) -> NDArray[np.float64]:
     """Return the convex hull of (n, 2) points grown by a distance: (m, 2)."""
-    grown = points[:, None] + grown_px * CIRCLE
-    return cv2.convexHull(grown.reshape(-1, 2).astype(np.float32)).reshape(-1, 2).astype(np.float64)
+    grown = _hull(points)[:, None] + grown_px * CIRCLE
+    return _hull(grown.reshape(-1, 2))
+
+
+def _hull(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    return cv2.convexHull(points.astype(np.float32)).reshape(-1, 2).astype(np.float64)
 
 
 def dashes(outline: NDArray[np.float64], dash_px: float) -> NDArray[np.float64]:

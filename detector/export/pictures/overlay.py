@@ -40,9 +40,9 @@ def draw_overlay(mammogram: Mammogram, reading: Reading) -> Picture:
     rows, cols = grey.shape
     pen = Pen(max(cols, 0.6 * rows) / 1000)
     picture = in_colour(grey)
-    scene = set_scene(reading, Plane(), pen)
+    scene = set_scene(reading, Plane(), pen, (rows, cols))
     scene.draw(picture, pen)
-    space = _Space(grey, scene, reading)
+    space = _Space(grey, scene, reading, pen)
     legend = _fitting_legend(reading, scene.spots, pen, grey.shape)
     _paste(picture, legend, space.emptiest(legend.shape[1], legend.shape[0]))
     for i in np.argsort(~scene.clusters.review, kind="stable").tolist():
@@ -54,16 +54,15 @@ def draw_overlay(mammogram: Mammogram, reading: Reading) -> Picture:
 class _Space:
     """How dear each place of a picture is to cover, on a coarse grid: air costs nothing, breast little, spots much."""
 
-    def __init__(self, grey: GreyImage, scene: Scene, reading: Reading) -> None:
+    def __init__(self, grey: GreyImage, scene: Scene, reading: Reading, pen: Pen) -> None:
         self.cell_px = max(1, -(-max(grey.shape) // _GRID_CELLS))
         shape = -(-grey.shape[0] // self.cell_px), -(-grey.shape[1] // self.cell_px)
         small = cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_AREA)
         darkest = small.min()
         self._cost = (small - darkest).astype(np.float64) / 255
         self.add([reading.breast_outline[:, ::-1]], 1.0)
-        self.add([marks.surround(hull, 4.0 * self.cell_px) for hull in scene.hulls], 2.0)
-        self.add(scene.hulls, 30.0)
-        self.add(list(scene.frames.place(marks.CIRCLE, 0.0)), 50.0)
+        self.add([marks.surround(hull, self.cell_px) for hull in scene.hulls], 30.0)
+        self.add(list(scene.frames.place(marks.CIRCLE, 2 * pen.gap_px)), 50.0)
 
     def add(self, polygons: Sequence[NDArray[np.floating]], cost: float) -> None:
         """Make what lies within polygons dearer."""
@@ -117,7 +116,8 @@ def _draw_label(picture: Picture, space: _Space, scene: Scene, i: int, pen: Pen)
     pad = round(5 * pen.unit_px)
     size = np.array([font.width(words) + 2 * pad, font.line_px + (pad if review else 0)])
     anchors = scene.hulls[i][np.argmax(scene.hulls[i] @ _DIRECTIONS.T, axis=0)]
-    lefts = anchors + _DIRECTIONS * (size / 2 + 5 * pen.unit_px) - size / 2
+    gap_px = 5 * pen.unit_px + space.cell_px
+    lefts = anchors + _DIRECTIONS * (size / 2 + gap_px) - size / 2
     x, y = min(lefts.tolist(), key=lambda place: space.cost((place[0], place[1], size[0], size[1])))
     x, y = (max(0, min(round(v), picture.shape[1 - k] - int(size[k]))) for k, v in enumerate((x, y)))
     picture[y : y + size[1], x : x + size[0]] = marks.REVIEW if review else marks.PLATE

@@ -52,7 +52,7 @@ class Scene:
 
         So no line, label or legend covers a spot, and rings that overlap become one outline around both.
         """
-        within = self.frames.place(marks.CIRCLE, pen.gap_px - pen.line_px / 2 - marks.edge_px(pen.line_px) - 0.5)
+        within = self.frames.place(marks.CIRCLE, pen.gap_px - pen.line_px / 2 - 0.5)
         inside = np.flatnonzero(marks.fill(picture.shape[:2], [*self.outlines, *within]))
         flat = clean.reshape(picture.shape[0] * picture.shape[1], -1)
         picture.reshape(-1, 3)[inside] = flat[inside]
@@ -65,20 +65,43 @@ def in_colour(grey: GreyImage) -> Picture:
     return picture
 
 
-def set_scene(reading: Reading, plane: Plane, pen: Pen) -> Scene:
-    """Return the spots that count at the operating point, and the clusters, where a picture shows them."""
+def set_scene(reading: Reading, plane: Plane, pen: Pen, shape: tuple[int, int]) -> Scene:
+    """Return the spots that count at the operating point, and the clusters, where a picture of `shape` shows them."""
     settings = Settings.from_mapping(reading.settings)
-    spots = reading.spots
+    spots, clusters = reading.spots, reading.clusters
     rows = np.flatnonzero((spots.confidence >= settings.cluster.min_confidence) | (spots.cluster_id > 0))
     spots, outlines = spots[rows], reading.spot_outlines[rows]
     vertices = plane.place(outlines.vertices_px)
     frames = marks.frame_spots(vertices, outlines.offsets, plane.place(np.stack([spots.row_px, spots.col_px], 1)))
-    rings = frames.place(marks.CIRCLE, pen.gap_px)
-    hulls = []
-    for i, cluster_id in enumerate(reading.clusters.cluster_id.tolist()):
-        own = plane.place(reading.cluster_outlines[i]) if i < len(reading.cluster_outlines) else np.empty((0, 2))
-        centre = plane.place(np.array([[reading.clusters.row_px[i], reading.clusters.col_px[i]]]))
-        members = rings[spots.cluster_id == cluster_id].reshape(-1, 2)
-        hulls.append(marks.surround(np.concatenate([own, members, centre]), 2 * pen.gap_px))
+    hulls = _hulls(reading, spots.cluster_id, frames.place(marks.CIRCLE, pen.gap_px), plane)
+    hulls = [marks.surround(hull, 2 * pen.gap_px) for hull in hulls]
     pieces = np.split(vertices, outlines.offsets[1:-1]) if len(spots) else []
-    return Scene(spots, pieces, frames, reading.clusters, hulls, suspicion_words(reading.clusters, settings.assess))
+
+    reach = frames.half.max(1, initial=0, keepdims=True) + 2 * pen.gap_px
+    seen = _overlaps(frames.centre - reach, frames.centre + reach, shape)
+    shown = np.array([bool(_overlaps(hull.min(0), hull.max(0), shape)) for hull in hulls], bool)
+    return Scene(
+        spots[seen],
+        [piece for piece, inside in zip(pieces, seen.tolist(), strict=True) if inside],
+        frames[seen],
+        clusters[shown],
+        [hull for hull, inside in zip(hulls, shown.tolist(), strict=True) if inside],
+        suspicion_words(clusters[shown], settings.assess),
+    )
+
+
+def _hulls(
+    reading: Reading, owners: NDArray[np.integer], rings: NDArray[np.float64], plane: Plane
+) -> list[NDArray[np.float64]]:
+    """Return points that each cluster's outline must go around: its own outline and the rings of its spots."""
+    clusters = reading.clusters
+    centres = plane.place(np.stack([clusters.row_px, clusters.col_px], 1))
+    return [
+        np.concatenate([plane.place(outline), rings[owners == cluster_id].reshape(-1, 2), centre[None]])
+        for cluster_id, centre, outline in zip(clusters.cluster_id, centres, reading.cluster_outlines, strict=True)
+    ]
+
+
+def _overlaps(low: NDArray[np.float64], high: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which boxes from low to high (x, y) lie at least partly in a picture of (rows, cols)."""
+    return np.asarray(((high >= 0) & (low <= np.array(shape[::-1]))).all(-1))
