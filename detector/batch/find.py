@@ -1,0 +1,204 @@
+"""Which files a run is about: folders are searched, and what cannot be a mammogram is named, never dropped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from detector.errors import DetectorError
+from detector.export.files import printable
+
+PROGRAM = "microcalcification-detector"
+MANIFEST = "manifest.json"
+
+_Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to be read, or a thing that will not be read and why.
+
+    `path` is absolute; `shown` is relative to the PATH given, with unusual characters escaped.
+    """
+
+    path: Path
+    shown: str
+    size: int = 0
+    mtime_ns: int = 0
+    skipped: str = ""
+    error: str = ""
+
+
+def find_inputs(paths: Sequence[Path], out: Path) -> list[Found]:
+    """Return all that lies under the paths, in the order of the tables.
+
+    Folders are searched to the bottom, each once, real ones before symbolic links. Left out are `out` and every other
+    folder of results; hidden files and folders are skipped unless they are named themselves.
+
+    Raises
+    ------
+    DetectorError
+        If a path does not exist, or is one of the result folders.
+    """
+    found: dict[Path, Found] = {}
+    own = _place(out) if out.is_dir() else None
+    seen = {own} if own else set()
+    for path in paths:
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the PATH given
+        if not absolute.exists():
+            raise DetectorError(f"{printable(str(path))} does not exist; give the file or folder of the mammograms")
+        if absolute.is_dir():
+            _refuse_results(absolute, out)
+            things = _search(absolute, own, seen)
+        else:
+            things = iter([_look(absolute, absolute.parent)])
+        for thing in things:
+            found.setdefault(thing.path, thing)
+    return sorted(found.values(), key=lambda f: (f.shown, os.fsencode(f.path)))
+
+
+def is_result_folder(folder: Path) -> bool:
+    """Return whether a run of this program has left its manifest in the folder."""
+    try:
+        with (folder / MANIFEST).open("rb") as handle:
+            manifest = json.loads(handle.read(1_000_000))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("program") == PROGRAM
+
+
+def _refuse_results(path: Path, out: Path) -> None:
+    inside = path.resolve()
+    if inside == out.resolve() or any(
+        inside.is_relative_to(out.resolve() / name) for name in ("readings", "overlays", "crops")
+    ):
+        raise DetectorError(
+            f"{printable(str(path))} is where the results go; give the folder of the mammograms, or another --out"
+        )
+
+
+def _place(folder: Path) -> _Place:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _search(root: Path, own: _Place | None, seen: set[_Place]) -> Iterator[Found]:
+    folders, links = [root], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        shown = _shown(folder, root)
+        try:
+            place = _place(folder)
+            if place in seen:
+                if folder != root and place != own:
+                    yield Found(folder, shown, skipped="folder that is searched already")
+                continue
+            if is_result_folder(folder):
+                yield Found(folder, shown, skipped="results of an earlier run, not searched")
+                continue
+            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name), reverse=True)
+        except OSError as error:
+            yield Found(folder, shown, error=f"the folder cannot be opened: {_why(error)}")
+            continue
+        seen.add(place)
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                yield Found(path, _shown(path, root), skipped="hidden file or folder")
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and path.is_dir():
+                links.append(path)
+            else:
+                yield _look(path, root)
+
+
+def _look(path: Path, root: Path) -> Found:
+    shown = _shown(path, root)
+    try:
+        status = path.stat()
+    except OSError as error:
+        return Found(path, shown, error=f"the file cannot be opened: {_why(error)}")
+    if not stat.S_ISREG(status.st_mode):
+        return Found(path, shown, skipped="no regular file (a pipe, socket or device)")
+    return Found(path, shown, status.st_size, status.st_mtime_ns)
+
+
+def _shown(path: Path, root: Path) -> str:
+    relative = path.relative_to(root)
+    return printable(relative.as_posix() if relative.parts else path.name)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it is a symbolic link to something that is not there"
+    return printable(error.strerror or type(error).__name__)
+
+
+def read_map(file: Path, column: str) -> dict[str, str]:
+    """Return what a CSV file with the columns ``path`` and `column` says of each path.
+
+    Raises
+    ------
+    DetectorError
+        If the file cannot be read, a column is missing, or a path has two values; the message names the line.
+    """
+    name = printable(str(file))
+    values: dict[str, str] = {}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as handle:
+            table = csv.DictReader(handle)
+            missing = {"path", column} - set(table.fieldnames or ())
+            if missing:
+                raise DetectorError(
+                    f"{name} has no column {' or '.join(sorted(missing))}; its first line must be path,{column}"
+                )
+            for row in table:
+                path, value = (row["path"] or "").strip(), (row[column] or "").strip()
+                if not path or not value:
+                    raise DetectorError(f"{name}, line {table.line_num}: path or {column} is empty")
+                if values.setdefault(os.path.normpath(path), value) != value:
+                    raise DetectorError(f"{name}, line {table.line_num}: a second {column} for {printable(path)}")
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DetectorError(f"{name} cannot be read as a CSV file in UTF-8: {printable(str(error))}") from error
+    return values
+
+
+def read_spacings(file: Path) -> dict[str, float]:
+    """Return the pixel spacings in mm that a CSV file with the columns ``path`` and ``spacing_mm`` gives.
+
+    Raises
+    ------
+    DetectorError
+        As `read_map`, or if a spacing is no number of mm.
+    """
+    spacings: dict[str, float] = {}
+    for path, text in read_map(file, "spacing_mm").items():
+        try:
+            spacings[path] = float(text)
+        except ValueError:
+            spacings[path] = math.nan
+        if not 0 < spacings[path] < math.inf:
+            raise DetectorError(
+                f"{printable(str(file))}: spacing_mm of {printable(path)} is {printable(text)!r}, not a number over 0"
+            )
+    return spacings
+
+
+_Value = TypeVar("_Value")
+
+
+def value_of(values: Mapping[str, _Value], found: Found) -> _Value | None:
+    """Return what such a file says of an image, by its path in the tables, its absolute path, or that from here."""
+    if values:
+        for name in (found.shown, str(found.path), os.path.relpath(found.path)):
+            if name in values:
+                return values[name]
+    return None

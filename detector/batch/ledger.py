@@ -1,0 +1,124 @@
+"""What is done already: one row a file in ``ledger.sqlite``, so that a run resumes where the last one stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from detector.errors import DetectorError
+
+ANALYSED, FAILED, SKIPPED, DUPLICATE = "analysed", "failed", "skipped", "duplicate"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What became of one file.
+
+    Attributes
+    ----------
+    key : str
+        Hash of the absolute path.
+    shown : str
+        Path as in the tables.
+    size, mtime_ns : int
+        Of the file, when it was found.
+    status : str
+        `ANALYSED`, `FAILED`, `SKIPPED`, or `DUPLICATE`: another file has the same image id and was taken.
+    error, message : str
+        For errors.csv; the message alone for skipped.csv.
+    given_spacing : str
+        Spacing that was handed in, as far as the outcome depends on it.
+    detection, report, pictures : str
+        Hashes of what detection, the saved Reading and its pictures were made with.
+    files : tuple of str
+        Pictures, relative to the result folder.
+    seconds : mapping of float
+    """
+
+    key: str
+    shown: str
+    size: int = 0
+    mtime_ns: int = 0
+    status: str = FAILED
+    error: str = ""
+    message: str = ""
+    sha256: str = ""
+    image_id: str = ""
+    exposure_id: str = ""
+    presentation_intent: str = ""
+    given_spacing: str = ""
+    detection: str = ""
+    report: str = ""
+    pictures: str = ""
+    files: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_row(self) -> tuple[Any, ...]:
+        """Return the values as SQLite stores them."""
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return tuple(v if isinstance(v, (int, str)) else json.dumps(v) for v in values)
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Self:
+        """Return the entry that `to_row` wrote."""
+        values = dict(zip(_FIELDS, row, strict=True))
+        values |= {"files": tuple(json.loads(values["files"])), "seconds": json.loads(values["seconds"])}
+        return cls(**values)
+
+
+_FIELDS = [f.name for f in dataclasses.fields(Entry)]
+
+
+class Ledger:
+    """The entries of a result folder, in memory and on disk.
+
+    Raises
+    ------
+    DetectorError
+        If the file is damaged or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = sqlite3.connect(path)
+        try:
+            (version,) = self._file.execute("PRAGMA user_version").fetchone()
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            if version == 0:
+                self._file.execute(f"CREATE TABLE IF NOT EXISTS files ({', '.join(_FIELDS)}, PRIMARY KEY (key))")
+                self._file.execute(f"PRAGMA user_version = {_VERSION}")
+            elif version != _VERSION:
+                raise DetectorError(f"{path} was written by another version; use --fresh or another --out")
+            rows = self._file.execute(f"SELECT {', '.join(_FIELDS)} FROM files")
+            self.entries = {entry.key: entry for entry in map(Entry.from_row, rows)}
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            self._file.close()
+            raise DetectorError(f"{path} is damaged; use --fresh to start again, or another --out") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def put(self, entry: Entry) -> None:
+        """Add or replace an entry; it is on disk after the next `commit`."""
+        self.entries[entry.key] = entry
+        marks = ", ".join("?" * len(_FIELDS))
+        self._file.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", entry.to_row())
+
+    def drop(self, key: str) -> None:
+        """Forget an entry."""
+        del self.entries[key]
+        self._file.execute("DELETE FROM files WHERE key = ?", (key,))
+
+    def commit(self) -> None:
+        """Write what `put` and `drop` changed to the disk."""
+        self._file.commit()
+
+    def close(self) -> None:
+        """Commit and close."""
+        self._file.commit()
+        self._file.close()

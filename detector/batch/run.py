@@ -1,0 +1,514 @@
+"""One run: what is due, what has come in, what is left in the result folder.
+
+Files of results are moved to their places first and entered in the ledger after, so that a run that is killed anywhere
+resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detector.batch.find import MANIFEST, Found, find_inputs, is_result_folder, value_of
+from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
+from detector.batch.manifest import code_hash, now, write_manifest
+from detector.batch.pool import Limits, Lost, check_limits, run_locally
+from detector.batch.tabulate import TABLE_NAMES, TableChoice, Totals, write_tables
+from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
+from detector.errors import DetectorError
+from detector.export.files import printable, reading_name, sync_folder
+from detector.records import SpacingSource
+from detector.settings import ReadSettings, Settings
+
+FORMATS = ("csv", "json", "parquet", "overlay", "crops")
+_LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
+_FOLDERS = ("readings", "overlays", "crops")
+_COMMIT_S = 1.0
+_TABLES_S = 60.0
+_TABLES_SHARE = 20  # tables are written anew at most for a twentieth of the time
+_SECONDS_PER_IMAGE, _MEGABYTES_PER_PICTURE, _MEGABYTES_PER_READING = 2.0, 8.0, 1.0  # of a 13.6 Mpx image
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is asked to do.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        Files, and folders to be searched.
+    out : Path
+        The result folder.
+    settings : Settings
+    formats : frozenset of str
+        Of `FORMATS`; Readings are saved in any case.
+    pictures : str
+        ``all``, ``findings`` or ``none``.
+    limits : Limits
+    min_confidence : float or None
+        Confidence from which spots are listed; None takes the operating point's.
+    spacing_mm : float or None
+        For images that state none.
+    spacings, cases : mapping
+        By path, as `read_spacings` and `read_map` return them.
+    force_spacing, pseudonymise, fresh : bool
+    command : tuple of str
+        For the manifest.
+    """
+
+    paths: tuple[Path, ...]
+    out: Path
+    settings: Settings = field(default_factory=Settings)
+    formats: frozenset[str] = frozenset({"csv", "json", "overlay", "crops"})
+    pictures: str = "all"
+    limits: Limits = field(default_factory=lambda: Limits(1))
+    min_confidence: float | None = None
+    spacing_mm: float | None = None
+    spacings: Mapping[str, float] = field(default_factory=dict)
+    cases: Mapping[str, str] = field(default_factory=dict)
+    force_spacing: bool = False
+    pseudonymise: bool = False
+    fresh: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: of the files `due` in this run, `done` are done; which was the last, and what became of it."""
+
+    due: int
+    done: int
+    failed: int
+    path: str = ""
+    status: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run ended with; `others` counts images of earlier runs on other paths, which are in no table now."""
+
+    totals: Totals
+    done: int
+    others: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would do: files found, skipped unread, done already, due; seconds and megabytes that it may take."""
+
+    found: int
+    skipped: int
+    done: int
+    due: int
+    seconds: float
+    megabytes: float
+
+
+def run_batch(
+    job: Job, tell: Callable[[Progress], None] = lambda _: None, stopped: Callable[[], bool] = lambda: False
+) -> Summary:
+    """Analyse all that the job's paths hold and leave the results in its folder.
+
+    Parameters
+    ----------
+    job : Job
+    tell : callable
+        Hears of every file that is done.
+    stopped : callable
+        Asked several times a second; True ends the run in good order, and the next one resumes.
+
+    Raises
+    ------
+    DetectorError
+        If nothing can be done: a path is missing, the folder cannot be written, is in use or is someone else's.
+    """
+    check_limits(job.limits)
+    try:
+        with _locked(job.out):
+            _make_ready(job)
+            with contextlib.closing(Ledger(job.out / _LEDGER)) as ledger:
+                return _Run(job, ledger, _secret(job, ledger)).go(tell, stopped)
+    except OSError as error:
+        raise _not_written(job.out, error.strerror or type(error).__name__) from error
+    except sqlite3.Error as error:
+        raise _not_written(job.out, f"{_LEDGER}: {error}") from error
+
+
+def _not_written(folder: Path, why: str) -> DetectorError:
+    return DetectorError(
+        f"the result folder {printable(str(folder))} cannot be written: {why};"
+        " free space or choose another --out, then run the same command again"
+    )
+
+
+def estimate(job: Job) -> Estimate:
+    """Say what a run would do, without writing anything.
+
+    Raises
+    ------
+    DetectorError
+        As `run_batch` does.
+    """
+    found = find_inputs(job.paths, job.out)
+    files = [f for f in found if not (f.skipped or f.error)]
+    due = files
+    if (job.out / _LEDGER).is_file() and not job.fresh:
+        with contextlib.closing(Ledger(job.out / _LEDGER)) as ledger:
+            run = _Run(job, ledger, (job.out / _SECRET).read_bytes() if (job.out / _SECRET).is_file() else b"")
+            due_keys = {task.key for task in run.plan(found)}
+            due = [f for f in files if run.key_of(f.path) in due_keys]
+    pictures = 0 if job.pictures == "none" else len({"overlay", "crops"} & job.formats)
+    return Estimate(
+        found=len(files),
+        skipped=len(found) - len(files),
+        done=len(files) - len(due),
+        due=len(due),
+        seconds=len(due) * _SECONDS_PER_IMAGE / max(1, min(job.limits.workers, len(due))),
+        megabytes=len(due) * (_MEGABYTES_PER_READING + pictures * _MEGABYTES_PER_PICTURE),
+    )
+
+
+class _Run:
+    """One run over one result folder: which files are settled, which image belongs to which file."""
+
+    def __init__(self, job: Job, ledger: Ledger, secret: bytes) -> None:
+        self._job, self._ledger, self._secret = job, ledger, secret
+        self._detection, self._report, self._pictures = _hashes(job)
+        self._found: dict[str, Found] = {}
+        self._order: dict[str, int] = {}
+        self._settled: set[str] = set()
+        self._owners = {e.image_id: e.key for e in ledger.entries.values() if e.status == ANALYSED}
+        self._touched: set[Path] = set()
+        self._committed = self._tabled = time.monotonic()
+        self._tables_cost = 0.0
+
+    def go(self, tell: Callable[[Progress], None], stopped: Callable[[], bool]) -> Summary:
+        """Plan, work, tabulate."""
+        job, start = self._job, now()
+        self._note(start, {})
+        tasks = self.plan(find_inputs(job.paths, job.out))
+        plan = Plan(
+            folder=job.out.resolve(),
+            settings=job.settings,
+            overlays="overlay" in job.formats,
+            crops="crops" in job.formats,
+            pictures=job.pictures,
+            force_spacing=job.force_spacing,
+            secret=self._secret,
+        )
+        done = Counter[str]()
+        tell(Progress(len(tasks), 0, 0))
+        for task, outcome in run_locally(tasks, FileWork(plan), job.limits, stopped):
+            entry = self._record(task, outcome)
+            done[entry.status] += 1
+            tell(Progress(len(tasks), done.total(), done[FAILED], entry.shown, entry.status, entry.message))
+            self._now_and_then()
+        totals = self._tabulate()
+        self._commit()
+        shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
+        cut = done.total() < len(tasks)
+        others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.values())
+        counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
+        self._note(
+            start, {"end": now(), "finished": not cut, "counts": counts | {"flagged_images": len(totals.flagged)}}
+        )
+        return Summary(totals, done.total(), others, cut)
+
+    # ---------------------------------------------------------------------------------------------- what is due
+
+    def plan(self, found: list[Found]) -> list[Task]:
+        """Return a task for every file that is not done, in the order of the tables."""
+        found = sorted(found, key=lambda f: (self._shown(f), os.fsencode(f.path)))
+        self._found = {self.key_of(f.path): f for f in found}
+        self._order = {key: i for i, key in enumerate(self._found)}
+        stands = {
+            key: e for key, f in self._found.items() if (e := self._ledger.entries.get(key)) and self._stands(e, f)
+        }
+        self._settled = {key for key, e in stands.items() if e.status in (ANALYSED, SKIPPED)}
+        for key, entry in stands.items():  # a duplicate is settled while the file that was taken before it is
+            owner = self._owners.get(entry.image_id)
+            if entry.status == DUPLICATE and owner in self._settled and self._order[owner] < self._order[key]:
+                self._settled.add(key)
+        tasks = [self._task(key, f) for key, f in self._found.items() if not (f.skipped or f.error)]
+        return [task for task in tasks if task is not None]
+
+    def key_of(self, path: Path) -> str:
+        """Return the name of a file in the ledger: a hash of its absolute path."""
+        if self._secret:
+            return pseudonym(self._secret, str(path))
+        return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+
+    def _shown(self, found: Found) -> str:
+        return pseudonym(self._secret, found.shown) if self._secret else found.shown
+
+    def _spacing(self, found: Found) -> float | None:
+        return value_of(self._job.spacings, found) or self._job.spacing_mm
+
+    def _given(self, found: Found) -> str:
+        spacing = self._spacing(found)
+        return "" if spacing is None else f"{spacing!r}{'!' if self._job.force_spacing else ''}"
+
+    def _stands(self, entry: Entry, found: Found) -> bool:
+        """Return whether what the ledger says of a file still holds, pictures aside; what failed is tried again."""
+        if entry.status == FAILED or entry.detection != self._detection or found.skipped or found.error:
+            return False
+        if (entry.size, entry.mtime_ns) != (found.size, found.mtime_ns):
+            return False
+        given = self._given(found)
+        stated = entry.status in (ANALYSED, DUPLICATE) and not entry.given_spacing
+        if entry.given_spacing != given and not (stated and not given.endswith("!")):
+            return False
+        return entry.status != ANALYSED or (self._job.out / reading_name(entry.image_id)).is_file()
+
+    def _task(self, key: str, found: Found) -> Task | None:
+        entry = self._ledger.entries.get(key)
+        task = Task(key, found.path, self._shown(found), self._spacing(found), draw=bool(self._pictures))
+        if entry is None or key not in self._settled:
+            known = entry if entry is not None and entry.status == ANALYSED else None
+            if known and known.detection == self._detection and known.given_spacing == self._given(found):
+                # the file was touched, but perhaps not changed
+                return dataclasses.replace(task, sha256=known.sha256, reading=reading_name(known.image_id))
+            return task
+        if entry.status != ANALYSED:
+            return None
+        whole = all((self._job.out / name).is_file() for name in entry.files)
+        draw = bool(self._pictures) and not (entry.pictures == self._pictures and whole)
+        if not draw and entry.report == self._report and entry.shown == task.shown:
+            return None
+        return dataclasses.replace(task, sha256=entry.sha256, reading=reading_name(entry.image_id), draw=draw)
+
+    # ------------------------------------------------------------------------------------------ what has come in
+
+    def _record(self, task: Task, outcome: Outcome | Lost) -> Entry:
+        """Move the results of a file to their places and enter it in the ledger."""
+        found, old = self._found[task.key], self._ledger.entries.get(task.key)
+        if isinstance(outcome, Lost):
+            outcome = Outcome(FAILED, outcome.error, outcome.message)
+        if outcome.status == REFUSED:
+            raise _not_written(self._job.out, outcome.message)
+        stated = outcome.status == ANALYSED and outcome.spacing_source != SpacingSource.GIVEN
+        entry = Entry(
+            key=task.key,
+            shown=task.shown,
+            size=found.size,
+            mtime_ns=found.mtime_ns,
+            status=outcome.status,
+            error=outcome.error,
+            message=outcome.message,
+            sha256=outcome.sha256,
+            image_id=outcome.image_id,
+            exposure_id=outcome.exposure_id,
+            presentation_intent=outcome.presentation_intent,
+            given_spacing="" if stated else self._given(found),
+            detection=self._detection,
+            report=self._report,
+            seconds=outcome.seconds,
+        )
+        if old is not None and old.status == ANALYSED and old.image_id != entry.image_id:
+            self._forget_image(old)
+        if entry.status == ANALYSED:
+            entry = self._take(entry, old, outcome) if self._claim(entry) else self._leave(entry, outcome)
+        self._ledger.put(entry)
+        self._settled.add(task.key)
+        return entry
+
+    def _claim(self, entry: Entry) -> bool:
+        """Decide which of several files of one image id is taken: the first by path, whichever came in first."""
+        owner = self._owners.get(entry.image_id, entry.key)
+        if owner != entry.key:
+            if owner in self._settled and self._order[owner] < self._order[entry.key]:
+                return False
+            loser = self._ledger.entries[owner]
+            self._remove(loser.files)
+            if owner in self._settled:
+                self._ledger.put(dataclasses.replace(loser, status=DUPLICATE, files=(), pictures=""))
+            else:  # a file of another run, or one that is still to be looked at again
+                self._ledger.drop(owner)
+        self._owners[entry.image_id] = entry.key
+        return True
+
+    def _take(self, entry: Entry, old: Entry | None, outcome: Outcome) -> Entry:
+        kept = old if old is not None and old.image_id == entry.image_id else None
+        files = outcome.pictures
+        if files is None and kept is not None and kept.report == self._report:
+            entry = dataclasses.replace(entry, files=kept.files, pictures=kept.pictures)
+        else:
+            self._remove(set(kept.files if kept else ()) - set(files or ()))
+            entry = dataclasses.replace(entry, files=files or (), pictures=self._pictures if files is not None else "")
+        for partial, name in outcome.written:
+            place = self._job.out / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (self._job.out / partial).replace(place)
+            self._touched.add(place.parent)
+        if kept is not None:
+            entry = dataclasses.replace(entry, seconds={**kept.seconds, **entry.seconds})
+        return entry
+
+    def _leave(self, entry: Entry, outcome: Outcome) -> Entry:
+        self._remove(partial for partial, _ in outcome.written)
+        return dataclasses.replace(entry, status=DUPLICATE)
+
+    def _forget_image(self, entry: Entry) -> None:
+        """Remove what an earlier state of a file has left, unless another file owns the image now."""
+        if self._owners.get(entry.image_id) == entry.key:
+            del self._owners[entry.image_id]
+            self._remove((*entry.files, reading_name(entry.image_id)))
+
+    def _remove(self, names: Iterator[str] | set[str] | tuple[str, ...]) -> None:
+        for name in names:
+            (self._job.out / name).unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------------------------------------- what is left
+
+    def _now_and_then(self) -> None:
+        moment = time.monotonic()
+        if moment - self._committed > _COMMIT_S:
+            self._commit()
+        if moment - self._tabled > max(_TABLES_S, _TABLES_SHARE * self._tables_cost):
+            self._tabulate()
+
+    def _commit(self) -> None:
+        for folder in sorted(self._touched):
+            sync_folder(folder)
+        self._touched.clear()
+        self._ledger.commit()
+        self._committed = time.monotonic()
+
+    def _tabulate(self) -> Totals:
+        start = time.monotonic()
+        counted = self._job.settings.cluster.min_confidence
+        listed = self._job.min_confidence
+        choice = TableChoice(
+            "csv" in self._job.formats, "parquet" in self._job.formats, counted, counted if listed is None else listed
+        )
+        entries: list[Entry] = []
+        for key, found in self._found.items():
+            if found.skipped:
+                entries.append(Entry(key, self._shown(found), status=SKIPPED, message=found.skipped))
+            elif found.error:
+                entries.append(Entry(key, self._shown(found), error="ReadError", message=found.error))
+            elif key in self._settled:
+                entry = self._ledger.entries[key]
+                if entry.status != ANALYSED or entry.report == self._report:
+                    entries.append(entry)
+        cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
+        totals = write_tables(self._job.out, entries, cases, choice)
+        for key in totals.damaged:
+            self._settled.discard(key)
+            self._owners.pop(self._ledger.entries[key].image_id, None)
+            self._ledger.drop(key)
+        self._tabled = time.monotonic()
+        self._tables_cost = self._tabled - start
+        return totals
+
+    def _note(self, start: str, values: Mapping[str, object]) -> None:
+        job = self._job
+        command = ["(not kept: --pseudonymise)"] if job.pseudonymise else [printable(word) for word in job.command]
+        write_manifest(
+            job.out,
+            {
+                "settings": job.settings.to_mapping(),
+                "formats": sorted(job.formats),
+                "pictures": job.pictures,
+                "min_confidence": job.min_confidence,
+                "workers": job.limits.workers,
+                "command": command,
+                "start": start,
+                "end": None,
+                "finished": False,
+                **values,
+            },
+        )
+
+
+def _hashes(job: Job) -> tuple[str, str, str]:
+    """Return what detection, the saved Reading, and its pictures depend on; the last is empty if none are asked for.
+
+    The largest image that is decoded is left out: it decides what is refused, and refusals are tried again anyway.
+    """
+    any_size = dataclasses.replace(job.settings.read, max_megapixels=ReadSettings().max_megapixels)
+    detection = dataclasses.replace(job.settings, read=any_size).detection_hash() + code_hash()
+    report = job.settings.report_hash() + code_hash()
+    asked = sorted({"overlay", "crops"} & job.formats) if job.pictures != "none" else []
+    return detection, report, f"{report} {job.pictures} {' '.join(asked)}" if asked else ""
+
+
+# --------------------------------------------------------------------------------------------------------------
+# the result folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and hold it against a second run; where the system has no `flock`, nothing is held."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as handle:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except BlockingIOError as error:
+            raise DetectorError(
+                f"{printable(str(folder))} is in use by another run; wait for it, or choose another --out"
+            ) from error
+        yield
+
+
+def _make_ready(job: Job) -> None:
+    """Make the sub-folders; start afresh if asked to; never touch files that are not ours.
+
+    Raises
+    ------
+    DetectorError
+        If the folder holds things of our names from elsewhere.
+    """
+    out = job.out
+    ours = is_result_folder(out) or (out / _LEDGER).is_file()
+    names = (*TABLE_NAMES, *_FOLDERS, MANIFEST, _LEDGER, PARTIAL)
+    there = [name for name in names if (out / name).exists()]
+    if there and not ours:
+        raise DetectorError(
+            f"{printable(str(out))} holds {there[0]}, which is not of this program; choose another --out"
+        )
+    for name in there if job.fresh else [PARTIAL]:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+    if job.fresh and not job.pseudonymise:
+        (out / _SECRET).unlink(missing_ok=True)
+    for name in (PARTIAL, *_FOLDERS):
+        (out / name).mkdir(exist_ok=True)
+
+
+def _secret(job: Job, ledger: Ledger) -> bytes:
+    """Return the key of the pseudonyms, made at the first run; empty if none are asked for.
+
+    Raises
+    ------
+    DetectorError
+        If the folder holds results with pseudonyms and none are asked for, or the other way round.
+    """
+    file = job.out / _SECRET
+    if bool(ledger.entries) and file.is_file() != job.pseudonymise:
+        was = "with" if file.is_file() else "without"
+        raise DetectorError(f"{printable(str(job.out))} was written {was} --pseudonymise; use --fresh or another --out")
+    if not job.pseudonymise:
+        return b""
+    if not file.is_file():
+        file.touch(0o600)
+        file.write_bytes(secrets.token_bytes(32))
+    return file.read_bytes()

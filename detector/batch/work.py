@@ -1,0 +1,306 @@
+"""What is done with one file: read it, analyse it, draw it, leave the results aside; one task in, one outcome out.
+
+Nothing here knows who runs it. Results are written under temporary names in ``.partial`` of the result folder; whoever
+keeps the ledger moves them to their places, so that two files of one image id cannot mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import hmac
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.batch.ledger import ANALYSED, FAILED, SKIPPED
+from detector.errors import NotAMammogram, ReadError
+from detector.export.files import file_stem, printable, reading_name
+from detector.records import Identity, Kind, Mammogram, Reading
+from detector.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all files of a run.
+
+    Attributes
+    ----------
+    folder : Path
+        The result folder.
+    settings : Settings
+    overlays, crops : bool
+        Whether these pictures are drawn.
+    pictures : str
+        Which images get them: ``all``, ``findings`` or ``none``.
+    force_spacing : bool
+        Whether a given spacing overrides a stated one.
+    secret : bytes
+        Key of the pseudonyms; empty keeps UIDs as they are.
+    """
+
+    folder: Path
+    settings: Settings
+    overlays: bool = False
+    crops: bool = False
+    pictures: str = "all"
+    force_spacing: bool = False
+    secret: bytes = b""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file, and how much of the work is done already.
+
+    Attributes
+    ----------
+    key : str
+        Safe name for temporary files.
+    path : Path
+    shown : str
+        What tables and messages call it.
+    spacing_mm : float or None
+        Given for this file.
+    sha256 : str
+        Of the file when `reading` was made of it.
+    reading : str
+        Saved Reading, relative to the result folder, that holds if the file still has that sha256; empty if none.
+    draw : bool
+    """
+
+    key: str
+    path: Path
+    shown: str
+    spacing_mm: float | None = None
+    sha256: str = ""
+    reading: str = ""
+    draw: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file; small, so that it travels well.
+
+    `written` are pairs of the temporary name and the final one, both relative to the result folder; `pictures` are the
+    final names among them, or None if no pictures were due.
+    """
+
+    status: str
+    error: str = ""
+    message: str = ""
+    sha256: str = ""
+    image_id: str = ""
+    exposure_id: str = ""
+    presentation_intent: str = ""
+    spacing_source: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    written: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FileWork:
+    """What the workers of a run do, as `pool.Work`."""
+
+    plan: Plan
+
+    def prepare(self) -> str:
+        """Import what the tasks need, and keep it to one thread; say what is missing."""
+        try:
+            import cv2
+
+            import detector.export.pictures
+            import detector.pipeline
+            import detector.read  # noqa: F401
+        except ImportError as error:
+            return missing_library(error)
+        cv2.setNumThreads(1)
+        return ""
+
+    def __call__(self, task: Task, /) -> Outcome:
+        """Do one file."""
+        return process_file(self.plan, task)
+
+
+def missing_library(error: ImportError) -> str:
+    """Return one sentence that says what to install."""
+    if "libGL" in str(error):
+        return (
+            "OpenCV needs the system library libGL, which is missing; install it (Debian: apt install libgl1),"
+            " or replace opencv-python by opencv-python-headless"
+        )
+    return f"a library is missing: {error}; install the program again"
+
+
+class ResultsNotWritten(Exception):  # noqa: N818 - it ends a run, it is no fault of the file
+    """The result folder refuses; no other file will fare better."""
+
+
+def process_file(plan: Plan, task: Task) -> Outcome:
+    """Do all that is due for one file; whatever is wrong with it becomes part of the outcome.
+
+    Raises
+    ------
+    MemoryError
+        For the caller to try again with more room.
+    """
+    try:
+        return _process(plan, task)
+    except NotAMammogram as error:
+        return Outcome(SKIPPED, message=_without_path(error, task))
+    except ReadError as error:
+        return Outcome(FAILED, type(error).__name__, _without_path(error, task))
+    except ResultsNotWritten as error:
+        return Outcome(REFUSED, message=str(error))
+    except MemoryError:
+        raise
+    except OSError as error:
+        return Outcome(
+            FAILED, "ReadError", f"the file cannot be opened: {printable(error.strerror or type(error).__name__)}"
+        )
+    except Exception as error:
+        if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
+            raise MemoryError from error
+        return Outcome(FAILED, "InternalError", _where(error))
+
+
+REFUSED = "refused"
+"""Status of an outcome whose results could not be written."""
+
+
+def _process(plan: Plan, task: Task) -> Outcome:
+    from detector.pipeline import analyse, regroup
+
+    seconds: dict[str, float] = {}
+    reading = _saved(plan, task)
+    mammogram: Mammogram | None = None
+    if reading is None or task.draw:
+        with _timed(seconds, "read"):
+            mammogram = _read(plan, task)
+    if reading is not None:
+        reading = regroup(reading, plan.settings)
+        reading = dataclasses.replace(reading, identity=dataclasses.replace(reading.identity, path=task.shown))
+    else:
+        assert mammogram is not None
+        reading = analyse(mammogram, plan.settings)
+        seconds |= reading.seconds
+    drawn: list[tuple[str, bytes]] = []
+    if mammogram is not None and task.draw:
+        with _timed(seconds, "draw"):
+            drawn = list(_draw(plan, mammogram, reading))
+    with _timed(seconds, "write"):
+        results = [(reading_name(reading.identity.image_id), reading.to_json().encode()), *drawn]
+        written = [_write(plan, task, name, content) for name, content in results]
+    return Outcome(
+        ANALYSED,
+        sha256=reading.identity.sha256,
+        image_id=reading.identity.image_id,
+        exposure_id=reading.identity.exposure_id,
+        presentation_intent=reading.identity.presentation_intent,
+        spacing_source=reading.identity.spacing_source,
+        seconds=seconds,
+        written=tuple(written),
+        pictures=tuple(name for name, _ in drawn) if task.draw else None,
+    )
+
+
+def _saved(plan: Plan, task: Task) -> Reading | None:
+    """Return the Reading of an earlier run, if the file is still the one that it was made of."""
+    if not task.reading:
+        return None
+    with task.path.open("rb") as handle:
+        if hashlib.file_digest(handle, "sha256").hexdigest() != task.sha256:
+            return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        reading = Reading.from_json((plan.folder / task.reading).read_text("utf-8"))
+        return reading if reading.identity.sha256 == task.sha256 else None
+    return None
+
+
+def _read(plan: Plan, task: Task) -> Mammogram:
+    from detector.read import read_mammogram
+
+    mammogram = read_mammogram(task.path, task.spacing_mm)
+    return dataclasses.replace(mammogram, identity=_shown_identity(mammogram.identity, plan, task))
+
+
+def _shown_identity(identity: Identity, plan: Plan, task: Task) -> Identity:
+    identity = dataclasses.replace(identity, path=task.shown)
+    if not plan.secret:
+        return identity
+    return dataclasses.replace(
+        identity,
+        image_id=pseudonym(plan.secret, identity.image_id),
+        study_uid=pseudonym(plan.secret, identity.study_uid),
+        exposure_id=pseudonym(plan.secret, identity.exposure_id),
+    )
+
+
+def pseudonym(secret: bytes, text: str) -> str:
+    """Return a name for the text that nobody without the key can trace back: HMAC-SHA256, 32 hexadecimal digits."""
+    return hmac.new(secret, os.fsencode(text), "sha256").hexdigest()[:32] if text else ""
+
+
+def _draw(plan: Plan, mammogram: Mammogram, reading: Reading) -> Iterator[tuple[str, bytes]]:
+    from detector.export.pictures import draw_crops, draw_overlay, encode_png
+
+    if plan.pictures == "none" or (plan.pictures == "findings" and not _has_findings(reading, plan.settings)):
+        return
+    stem = file_stem(reading.identity.image_id)
+    if plan.overlays:
+        yield f"overlays/{stem}.png", encode_png(draw_overlay(mammogram, reading))
+    if plan.crops:
+        for cluster_id, picture in draw_crops(mammogram, reading):
+            yield f"crops/{stem}_c{cluster_id}.png", encode_png(picture)
+
+
+def _has_findings(reading: Reading, settings: Settings) -> bool:
+    """Return whether there is a cluster, or a macrocalcification at the operating point."""
+    counted = reading.spots.confidence >= settings.cluster.min_confidence
+    return len(reading.clusters) > 0 or bool((counted & (reading.spots.kind == Kind.MACRO)).any())
+
+
+def _write(plan: Plan, task: Task, name: str, content: bytes) -> tuple[str, str]:
+    """Write a result under a temporary name, forced to the disk; return that name and the final one."""
+    partial = f"{PARTIAL}/{task.key}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    try:
+        with (plan.folder / partial).open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise ResultsNotWritten(error.strerror or type(error).__name__) from error
+    return partial, name
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def _without_path(error: Exception, task: Task) -> str:
+    """Return the message with the file called as in the tables, and safe to print."""
+    text = str(error)
+    names = (str(task.path), printable(str(task.path)), task.path.name, printable(task.path.name))
+    said = next((name for name in names if name in text), None)
+    if said is not None:
+        text = text.replace(said, task.shown)
+    return printable(text)
+
+
+def _where(error: Exception) -> str:
+    """Say where an unforeseen error arose, without its text, which may quote header values."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"

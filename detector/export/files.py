@@ -1,0 +1,93 @@
+"""Files written whole, names that are safe on every disk, and text that is safe on every terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_SAFE_NAME = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for writing so that it is there whole or not at all, whatever happens meanwhile.
+
+    The bytes go to a temporary name in the same folder, are forced to the disk, and are then renamed.
+
+    Parameters
+    ----------
+    path : Path
+        File to write or to replace; its folder must exist.
+
+    Yields
+    ------
+    BinaryIO
+
+    Raises
+    ------
+    OSError
+        If the folder or the disk refuses.
+    """
+    partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, so that a rename outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_stem(image_id: str) -> str:
+    """Return the name, without suffix, of the files made for an image.
+
+    It is the id where that is a UID or hexadecimal, so nothing but digits, dots and the letters a to f; anything else
+    (a UID in the wild can hold ``../``) is replaced by its hash.
+    """
+    if len(image_id) <= 64 and _SAFE_NAME.fullmatch(image_id):
+        return image_id
+    return "x" + hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+
+def reading_name(image_id: str) -> str:
+    """Return where in a result folder the Reading of an image lies: spread over 4,096 sub-folders by hash."""
+    folder = hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:3]
+    return f"readings/{folder}/{file_stem(image_id)}.json"
+
+
+def printable(text: str) -> str:
+    r"""Return the text with everything that a terminal, a log or a reader's eye could be fooled by as ``\x..``.
+
+    That is control characters, line ends, marks that turn the direction of writing, and the undecodable bytes of a
+    file name.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python carries it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
