@@ -6,7 +6,7 @@ Positions here are (row_mm, col_mm) from the outer corner of the first pixel, so
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -284,7 +284,7 @@ def _branching(rng: np.random.Generator, length_mm: float, width_mm: float) -> t
     return _stroke(points - 0.5 * (points.min(axis=0) + points.max(axis=0)), np.full(len(points), width_mm))
 
 
-FORMS: dict[Morphology, Form] = {
+FORMS: Mapping[Morphology, Form] = {
     Morphology.ROUND: Form(_smooth, (0.5, 0.95), (0.0, 0.0), 0.7, Shape.DOT),
     Morphology.PUNCTATE: Form(_smooth, (0.25, 0.48), (0.0, 0.0), 0.7, Shape.DOT),
     Morphology.AMORPHOUS: Form(_hazy, (0.25, 0.45), (0.0, 0.0), 0.5, Shape.DOT),

@@ -272,8 +272,8 @@ def _make_breast(rng: np.random.Generator, recipe: Recipe) -> _Breast:
     muscle = np.zeros(shape, np.uint8)
     if len(pectoral):
         cv2.fillPoly(muscle, [np.round(pectoral[:, ::-1] / GRID_MM).astype(np.int32)], 1)
-        wedge = cv2.GaussianBlur(muscle.astype(np.float32), (0, 0), 0.8 / GRID_MM)
-        gland = gland * (1.0 - 0.7 * wedge) + wedge * (0.55 + 0.08 * _texture(rng, shape, 3.0, 30.0))
+        wedge = cv2.GaussianBlur(muscle.astype(np.float32), (0, 0), 0.6 / GRID_MM)
+        gland = gland * (1.0 - 0.5 * wedge) + wedge * (0.38 + 0.06 * _texture(rng, shape, 3.2, 20.0))
     tissue = FAT_PER_MM + (GLAND_PER_MM - FAT_PER_MM) * np.clip(gland, 0.0, 1.0)
     tubes = (GLAND_PER_MM - FAT_PER_MM) * _tubes([*vessels, *strands], shape)
     attenuation = recipe.thickness_mm * inner * tissue + skin + tubes * np.minimum(inner * 4.0, 1.0)
@@ -407,7 +407,7 @@ def _pectoral(rng: np.random.Generator, recipe: Recipe, outline: Points) -> Poin
     top = np.interp(0.0, outline[:, 0], outline[:, 1]) * rng.uniform(0.5, 0.65)
     bottom = recipe.field_mm[0] * rng.uniform(0.5, 0.65)
     t = np.linspace(0.0, 1.0, 60)
-    bulge = 0.08 * rng.uniform(0.3, 1.0) * np.sin(np.pi * t)
+    bulge = 0.12 * rng.uniform(0.2, 1.0) * np.sin(np.pi * t)
     edge = np.stack([t * bottom, top * (1.0 - t + bulge)], axis=1)
     return np.concatenate([edge, [[bottom, -5.0], [-5.0, -5.0], [-5.0, top]]])
 

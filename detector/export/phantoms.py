@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,12 +22,12 @@ LOG_RANGE = 7000.0
 """Log pixel value that becomes the largest stored value."""
 AIR_MARGIN = 20.0
 """What is taken off log pixels over `OPEN_LEVEL`, so that air is plain black for presentation."""
-VIEW_CODES = {
+VIEW_CODES: Mapping[str, tuple[str, str]] = {
     "CC": ("399162004", "cranio-caudal"),
     "MLO": ("399368009", "medio-lateral oblique"),
 }
 """Codes of SNOMED CT in context group 4014 of PS3.16."""
-TRANSFER_SYNTAXES = {
+TRANSFER_SYNTAXES: Mapping[str, str] = {
     "explicit": "1.2.840.10008.1.2.1",
     "implicit": "1.2.840.10008.1.2",
     "deflated": "1.2.840.10008.1.2.1.99",
