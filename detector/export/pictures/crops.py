@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.export.pictures import marks
-from detector.export.pictures.legend import NOTICE, Pen, counted, draw_bar, side_and_view, suspicion_words
+from detector.export.pictures.legend import NOTICE, Pen, counted, draw_bar, scale_bar, side_and_view, suspicion_words
 from detector.export.pictures.lettering import Font, Picture, plain
 from detector.export.pictures.scene import Plane, in_colour, set_scene
 from detector.export.pictures.window import GreyImage, choose_window, shade
@@ -19,9 +20,10 @@ _LONGEST_PX = 1200
 _ZOOM = 3.0
 _PANEL_PX = (860, 594)  # largest rows and columns of one of the two panels
 _GAP_PX = 4
-_LEAST_PX = 396
-_FIELD_MM = 10.0
+_LEAST_PANEL_PX = 396
+_FIELD_MM = 10.0  # side of the smallest part of the image that is shown, if it fits
 _MARGIN_MM = 1.5
+_LEAST_MARGIN_PX = 10  # of the image; the cluster's outline takes most of it
 
 
 def draw_crops(mammogram: Mammogram, reading: Reading) -> Iterator[tuple[int, Picture]]:
@@ -52,27 +54,33 @@ def _field(mammogram: Mammogram, reading: Reading, i: int) -> tuple[Box, tuple[f
     """Return the part of the image around a cluster that its crop shows, and how much it is enlarged."""
     identity = mammogram.identity
     known = identity.sizes_known and min(identity.spacing_mm) > 0
-    spacing = np.array(identity.spacing_mm if known else (1.0, 1.0))
+    spacing = np.array(identity.spacing_mm if known else (_MARGIN_MM / _LEAST_MARGIN_PX,) * 2)
     square = spacing / spacing.min()
-    margin, least = (_MARGIN_MM / spacing, _FIELD_MM / spacing) if known else (np.full(2, 20.0), np.ones(2))
-    members = reading.spots.cluster_id == reading.clusters.cluster_id[i]
-    points = np.concatenate(
-        [
-            reading.cluster_outlines[i],
-            np.stack([reading.spots.row_px, reading.spots.col_px], 1)[members],
-            [[reading.clusters.row_px[i], reading.clusters.col_px[i]]],
-        ]
-    )
-    low, high = points.min(0) - margin, points.max(0) + margin
     panel = np.array(_PANEL_PX)
-    least = np.clip(least, _LEAST_PX / _ZOOM / square, _PANEL_PX[1] / _ZOOM / square)
-    side = np.maximum(high - low, least)
+    points = _points(reading, i)
+    low, high = points.min(0), points.max(0)
+    side = np.maximum(
+        high - low + 2 * _MARGIN_MM / spacing, np.minimum(_FIELD_MM / spacing, _PANEL_PX[1] / _ZOOM / square)
+    )
+    side = np.minimum(side, panel / _ZOOM / square)  # rather less around it than less magnified
+    least = np.maximum(high - low + 2 * _LEAST_MARGIN_PX / square, _LEAST_PANEL_PX / _ZOOM / square)
+    side = np.maximum(side, least)
     zoom = min(_ZOOM, float((panel / (side * square)).min()))
     shape = np.array(mammogram.pixels.shape)
-    side = np.minimum(np.floor(np.minimum(side, panel / square / zoom)), shape).astype(int).clip(1)
+    side = np.minimum(np.floor(side + 1e-6).astype(int).clip(1), shape)
     start = np.rint((low + high - side) / 2).astype(int).clip(0, shape - side)
     (row, col), (n_rows, n_cols) = start.tolist(), side.tolist()
     return Box(row, row + n_rows, col, col + n_cols), (zoom * float(square[0]), zoom * float(square[1]))
+
+
+def _points(reading: Reading, i: int) -> NDArray[np.float64]:
+    """Return (row, col) of all that belongs to a cluster: its outline, and its spots with theirs."""
+    spots, clusters = reading.spots, reading.clusters
+    members = np.flatnonzero(spots.cluster_id == clusters.cluster_id[i])
+    centres = np.stack([spots.row_px, spots.col_px], 1)[members]
+    own = np.array([[clusters.row_px[i], clusters.col_px[i]]])
+    outlines = reading.cluster_outlines[i], reading.spot_outlines[members].vertices_px
+    return np.concatenate([own, centres, *outlines])
 
 
 def _crop(grey: GreyImage, reading: Reading, i: int, plane: Plane) -> Picture:
@@ -92,7 +100,7 @@ def _crop(grey: GreyImage, reading: Reading, i: int, plane: Plane) -> Picture:
 
 def _sheet(clean: Picture, marked: Picture, reading: Reading, i: int, plane: Plane) -> Picture:
     """Return the two panels with a title above and, below, the scale, what was found and the notice."""
-    half = max(clean.shape[1], _LEAST_PX) + _GAP_PX
+    half = max(clean.shape[1], _LEAST_PANEL_PX) + _GAP_PX
     panels = np.full((clean.shape[0], 2 * half + _GAP_PX, 3), marks.PLATE, np.uint8)
     for panel, left in ((clean, _GAP_PX), (marked, half + _GAP_PX)):
         panels[:, left : left + panel.shape[1]] = panel
@@ -126,8 +134,8 @@ def _foot(reading: Reading, i: int, width: int, plane: Plane) -> Picture:
     height = body.line_px + sum(font.line_px for _, font in lines) + 4 * _GAP_PX
     strip = np.full((height, width, 3), marks.PLATE, np.uint8)
     top = body.line_px / 2 + 2 * _GAP_PX
-    mm_per_px = reading.identity.spacing_mm[1] / plane.zoom[1]
-    taken = draw_bar(strip, (2 * _GAP_PX, top), reading.identity, width / 4, body, mm_per_px)
+    bar = scale_bar(reading.identity, width / 4, plane.zoom[1])
+    taken = draw_bar(strip, (2 * _GAP_PX, top), bar, body)
     body.write(strip, (2 * _GAP_PX + taken + body.line_px, top), f"zoom {min(plane.zoom):.2g}x", marks.TEXT)
     top += body.line_px / 2
     for line, font in lines:

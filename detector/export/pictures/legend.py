@@ -31,10 +31,30 @@ def suspicion_words(clusters: Clusters, settings: AssessSettings) -> list[str]:
     return [("low", "medium", "high")[i] for i in np.searchsorted(bounds, clusters.suspicion, side="right").tolist()]
 
 
-def scale_bar(spacing_mm: float, longest_px: float) -> tuple[int, int]:
-    """Return the length of a scale bar in mm and in px: the longest round length that fits, 1 mm at least."""
-    fitting = [mm for mm in _BAR_MM if mm / spacing_mm <= longest_px] or [_BAR_MM[0]]
-    return fitting[-1], round(fitting[-1] / spacing_mm)
+@dataclass(frozen=True)
+class Bar:
+    """A scale bar: its length in px, which is 0 where sizes are unknown, and what is written beside it."""
+
+    length_px: int
+    words: str
+
+
+def scale_bar(identity: Identity, longest_px: float, zoom: float | None = None) -> Bar:
+    """Return the longest bar of a round length that fits, of 1 mm at least.
+
+    Parameters
+    ----------
+    identity : Identity
+    longest_px : float
+    zoom : float, optional
+        Pixels of the picture in a column of the image, if the picture shows true proportions.
+    """
+    if not identity.sizes_known or not min(identity.spacing_mm) > 0:
+        return Bar(0, "size unknown")
+    px_per_mm = (zoom or 1.0) / identity.spacing_mm[1]
+    length_mm = max((mm for mm in _BAR_MM if mm * px_per_mm <= longest_px), default=_BAR_MM[0])
+    unequal = max(identity.spacing_mm) > _UNEQUAL_SPACING * min(identity.spacing_mm)
+    return Bar(round(length_mm * px_per_mm), f"{length_mm} mm" + (" across" if unequal and zoom is None else ""))
 
 
 @dataclass(frozen=True)
@@ -142,7 +162,7 @@ def _plate(rows: Sequence[_Row], identity: Identity, pen: Pen, width_px: int) ->
     for row, lines, left in zip(rows, wrapped, lefts, strict=True):
         middle += row.font.line_px / 2
         if row.symbol == "bar":
-            draw_bar(plate, (pad, middle), identity, width_px / 2, row.font)
+            draw_bar(plate, (pad, middle), scale_bar(identity, width_px / 2), row.font)
         elif row.symbol:
             _draw_symbol(plate, row.symbol, (pad + indent * 0.4, middle), pen)
         for line in lines:
@@ -152,15 +172,8 @@ def _plate(rows: Sequence[_Row], identity: Identity, pen: Pen, width_px: int) ->
     return plate
 
 
-def draw_bar(
-    picture: Picture,
-    place: tuple[float, float],
-    identity: Identity,
-    longest_px: float,
-    font: Font,
-    mm_per_px: float | None = None,
-) -> int:
-    """Draw a horizontal scale bar with its length, or the words that the size is unknown.
+def draw_bar(picture: Picture, place: tuple[float, float], bar: Bar, font: Font) -> int:
+    """Draw a horizontal scale bar and its words.
 
     Parameters
     ----------
@@ -168,11 +181,8 @@ def draw_bar(
         Changed.
     place : tuple of float
         x of the left end, y of the middle.
-    identity : Identity
-    longest_px : float
+    bar : Bar
     font : Font
-    mm_per_px : float, optional
-        Across the picture; default: that of the image.
 
     Returns
     -------
@@ -180,19 +190,13 @@ def draw_bar(
         Width taken, with the words.
     """
     left, middle = round(place[0]), round(place[1])
-    if not identity.sizes_known or not min(identity.spacing_mm) > 0:
-        words, length_px = "size unknown", 0
-    else:
-        length_mm, length_px = scale_bar(mm_per_px or identity.spacing_mm[1], longest_px)
-        unequal = max(identity.spacing_mm) > _UNEQUAL_SPACING * min(identity.spacing_mm)
-        words = f"{length_mm} mm" + (" across" if unequal and mm_per_px is None else "")
-        thick, tick = max(1, font.line_px // 10), font.line_px // 3
-        picture[middle - thick : middle + thick, left : left + length_px] = marks.WHITE
-        for end in (left, left + length_px - thick):
-            picture[middle - tick : middle + tick, max(0, end) : end + thick] = marks.WHITE
-    text_left = left + length_px + (font.line_px // 2 if length_px else 0)
-    font.write(picture, (text_left, middle), words, marks.TEXT)
-    return text_left + font.width(words) - left
+    thick, tick = max(1, font.line_px // 10), font.line_px // 3
+    picture[middle - thick : middle + thick, left : left + bar.length_px] = marks.WHITE
+    for end in (left, left + bar.length_px - thick) if bar.length_px else ():
+        picture[middle - tick : middle + tick, max(0, end) : end + thick] = marks.WHITE
+    text_left = left + bar.length_px + (font.line_px // 2 if bar.length_px else 0)
+    font.write(picture, (text_left, middle), bar.words, marks.TEXT)
+    return text_left + font.width(bar.words) - left
 
 
 def _draw_symbol(plate: Picture, symbol: str, centre: tuple[float, float], pen: Pen) -> None:

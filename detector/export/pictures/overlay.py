@@ -109,18 +109,30 @@ _DIRECTIONS = np.array([[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1,
 
 
 def _draw_label(picture: Picture, space: _Space, scene: Scene, i: int, pen: Pen) -> None:
-    """Write number and rank of a cluster beside its outline, where it covers least."""
+    """Write number and rank of a cluster beside its outline, where it covers least, with a line to it."""
     review = bool(scene.clusters.review[i])
+    ink, paper, colour = (marks.BLACK, marks.REVIEW, marks.REVIEW) if review else (marks.TEXT, marks.PLATE, marks.OTHER)
     words = f"{scene.clusters.cluster_id[i]}{' REVIEW' if review else ''} {scene.levels[i]}"
-    font = pen.font(20 if review else 16, bold=review)
-    pad = round(5 * pen.unit_px)
+    font = pen.font(20 if review else 15, bold=review)
+    pad = round((5 if review else 3) * pen.unit_px)
     size = np.array([font.width(words) + 2 * pad, font.line_px + (pad if review else 0)])
-    anchors = scene.hulls[i][np.argmax(scene.hulls[i] @ _DIRECTIONS.T, axis=0)]
-    gap_px = 5 * pen.unit_px + space.cell_px
-    lefts = anchors + _DIRECTIONS * (size / 2 + gap_px) - size / 2
-    x, y = min(lefts.tolist(), key=lambda place: space.cost((place[0], place[1], size[0], size[1])))
-    x, y = (max(0, min(round(v), picture.shape[1 - k] - int(size[k]))) for k, v in enumerate((x, y)))
-    picture[y : y + size[1], x : x + size[0]] = marks.REVIEW if review else marks.PLATE
-    font.write(picture, (x + pad, y + size[1] / 2), words, marks.BLACK if review else marks.OTHER)
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-    space.add([np.array([x, y]) + corners * size], 1000.0)
+    place, anchor = _place_label(space, scene.hulls[i], size, 5 * pen.unit_px)
+    x, y = place = np.clip(np.rint(place), 0, np.maximum(0, picture.shape[1::-1] - size)).astype(int)
+    marks.draw_lines(picture, [np.stack([anchor, np.clip(anchor, place, place + size)])], colour, pen.line_px)
+    picture[y : y + size[1], x : x + size[0]] = paper
+    font.write(picture, (x + pad, y + size[1] / 2), words, ink)
+    space.add([place + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * size], 1000.0)
+
+
+def _place_label(
+    space: _Space, hull: NDArray[np.float64], size: NDArray[np.integer], gap_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x and y of the cheapest of sixteen places around an outline, and the vertex of the outline next to it."""
+    anchors = hull[np.argmax(hull @ _DIRECTIONS.T, axis=0)]
+    places, costs = [], []
+    for further, dearer in ((0.0, 0.0), (6 * gap_px, 10.0)):
+        away = size / 2 + gap_px + space.cell_px + further
+        places.append(anchors + _DIRECTIONS * away - size / 2)
+        costs += [space.cost((x, y, size[0], size[1])) + dearer for x, y in places[-1].tolist()]
+    best = int(np.argmin(costs))
+    return np.concatenate(places)[best], anchors[best % len(anchors)]

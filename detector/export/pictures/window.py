@@ -53,8 +53,9 @@ def choose_window(mammogram: Mammogram, grey_range: tuple[float, float] | None =
         grey_range = _range_of_breast(mammogram)
     low, high = grey_range
     span = max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
-    # A fifth below leaves the skin line visible, a fifth above keeps calcium brighter than dense tissue.
-    return Window(center=(low + high) / 2, width=1.4 * span, function="LINEAR_EXACT")
+    # A little below keeps air dark and the skin line visible, more above keeps calcium brighter than dense tissue.
+    bottom, top = low - 0.05 * span, high + 0.15 * span
+    return Window(center=(bottom + top) / 2, width=top - bottom, function="LINEAR_EXACT")
 
 
 def shade(pixels: FloatImage, window: Window, padding: BoolImage | None = None) -> GreyImage:
