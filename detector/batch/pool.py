@@ -195,7 +195,8 @@ class _Supervisor(Generic[_T, _R]):
             worker.ready, self._lost_starts = True, 0
             return
         task, worker.task, worker.deadline = worker.task, None, float("inf")
-        assert task is not None  # a ready worker speaks only of its task
+        if task is None:  # a ready worker speaks only of its task
+            raise DetectorError("a worker process answered what it was not asked; please report it")
         if isinstance(message, Lost):
             yield from self._retry(task, message)
         else:

@@ -182,16 +182,15 @@ def _process(plan: Plan, task: Task) -> Outcome:
     from detector.pipeline import analyse, regroup
 
     seconds: dict[str, float] = {}
-    reading = _saved(plan, task)
     mammogram: Mammogram | None = None
-    if reading is None or task.draw:
-        with _timed(seconds, "read"):
-            mammogram = _read(plan, task)
+    reading = _saved(plan, task)
     if reading is not None:
         reading = regroup(reading, plan.settings)
         reading = dataclasses.replace(reading, identity=dataclasses.replace(reading.identity, path=task.shown))
+        if task.draw:
+            mammogram = _read(plan, task, seconds)
     else:
-        assert mammogram is not None
+        mammogram = _read(plan, task, seconds)
         reading = analyse(mammogram, plan.settings)
         seconds |= reading.seconds
     drawn: list[tuple[str, bytes]] = []
@@ -227,10 +226,11 @@ def _saved(plan: Plan, task: Task) -> Reading | None:
     return None
 
 
-def _read(plan: Plan, task: Task) -> Mammogram:
+def _read(plan: Plan, task: Task, seconds: dict[str, float]) -> Mammogram:
     from detector.read import read_mammogram
 
-    mammogram = read_mammogram(task.path, task.spacing_mm)
+    with _timed(seconds, "read"):
+        mammogram = read_mammogram(task.path, task.spacing_mm)
     return dataclasses.replace(mammogram, identity=_shown_identity(mammogram.identity, plan, task))
 
 

@@ -128,19 +128,19 @@ def image_row(reading: Reading, min_confidence: float, case_id: str = "", exclud
 
 def spot_rows(reading: Reading, min_confidence: float) -> Iterator[Row]:
     """Return the cells of `SPOT_COLUMNS`, one row a spot of at least this confidence, in the order of spot_id."""
-    return _rows(reading, reading.spots[reading.spots.confidence >= min_confidence], SPOT_COLUMNS)
+    return rows_of(reading.identity.image_id, reading.spots[reading.spots.confidence >= min_confidence], SPOT_COLUMNS)
 
 
 def cluster_rows(reading: Reading) -> Iterator[Row]:
     """Return the cells of `CLUSTER_COLUMNS`, one row a cluster, in the order of cluster_id."""
-    return _rows(reading, reading.clusters, CLUSTER_COLUMNS)
+    return rows_of(reading.identity.image_id, reading.clusters, CLUSTER_COLUMNS)
 
 
-def _rows(reading: Reading, table: Table, columns: Sequence[Column]) -> Iterator[Row]:
-    own_id = columns[1].name  # right after image_id
-    table = table[np.argsort(getattr(table, own_id), kind="stable")]
-    image_id = itertools.repeat(cell(reading.identity.image_id), len(table))
-    return zip(image_id, *(_cells(table, column) for column in columns[1:]), strict=True)
+def rows_of(image_id: str, table: Table, columns: Sequence[Column]) -> Iterator[Row]:
+    """Return the cells of the columns, of which the first is image_id and the second the table's own id, its order."""
+    table = table[np.argsort(getattr(table, columns[1].name), kind="stable")]
+    image_ids = itertools.repeat(cell(image_id), len(table))
+    return zip(image_ids, *(_cells(table, column) for column in columns[1:]), strict=True)
 
 
 def _cells(table: Table, column: Column) -> list[str]:

@@ -1,0 +1,512 @@
+"""The command ``detector``; the only module that prints."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.errors import DetectorError
+
+if TYPE_CHECKING:
+    from detector.batch import Estimate, Job, Progress, Summary
+    from detector.evaluate.phantoms import Recipe
+    from detector.records import Identity
+    from detector.settings import Settings
+
+NOT_A_DIAGNOSIS = "Flags for a radiologist's review. Not a diagnosis; other signs of disease were not looked for."
+_PLAIN_EVERY_S = 10.0
+_MOST_NAMED = 10
+
+app = typer.Typer(
+    name="detector",
+    help="Finds calcifications on mammograms and flags groups of them for a radiologist's review; never diagnoses.",
+    epilog="Example: detector run mammograms/ --out results",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class OperatingPoint(enum.StrEnum):
+    """Which spots count."""
+
+    SENSITIVE = "sensitive"
+    BALANCED = "balanced"
+    SPECIFIC = "specific"
+
+
+class Pictures(enum.StrEnum):
+    """Which images get pictures."""
+
+    ALL = "all"
+    FINDINGS = "findings"
+    NONE = "none"
+
+
+class Side(enum.StrEnum):
+    """Side of a phantom."""
+
+    LEFT = "L"
+    RIGHT = "R"
+
+
+class View(enum.StrEnum):
+    """View of a phantom."""
+
+    CC = "CC"
+    MLO = "MLO"
+
+
+def main() -> None:
+    """Run the command; end with its exit status."""
+    try:
+        app()
+    except DetectorError as error:
+        typer.echo(f"detector: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has gone: detector settings | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from detector.batch.find import PROGRAM
+        from detector.batch.manifest import version_of
+
+        typer.echo(f"{PROGRAM} {version_of(PROGRAM) or '(not installed)'}")
+        raise typer.Exit
+
+
+@app.callback()
+def _detector(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: detector run mammograms/ --out results --workers 4")
+def run(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Files, or folders that are searched to the bottom; DICOM is known by content, not by name.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the results; made if missing.", show_default=False)
+    ],
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Local processes.", show_default="the CPUs available")
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Settings; `detector settings` shows all. Flags come before the file.",
+            show_default=False,
+        ),
+    ] = None,
+    spacing_mm: Annotated[
+        float | None, typer.Option(metavar="X", help="Pixel spacing of images that state none.", show_default=False)
+    ] = None,
+    spacing_map: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="The same by file: path,spacing_mm.", show_default=False)
+    ] = None,
+    force_spacing: Annotated[
+        bool, typer.Option("--force-spacing", help="Let a given spacing override a stated one.")
+    ] = False,
+    operating_point: Annotated[
+        OperatingPoint | None, typer.Option(help="Which spots count.", show_default="balanced")
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="X",
+            help="Lowest confidence in spots.csv; 0 lists every candidate kept.",
+            show_default="the operating point's",
+        ),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(metavar="LIST", help="Of csv,json,parquet,overlay,crops.")
+    ] = "csv,json,overlay,crops",
+    pictures: Annotated[Pictures, typer.Option(help="Which images get pictures.")] = Pictures.ALL,
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Which images belong together: path,case_id.", show_default="by study"),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="S", help="Longest time for one file, in seconds.")
+    ] = 600.0,
+    max_megapixels: Annotated[
+        float | None, typer.Option(metavar="N", help="Largest image that is decoded.", show_default="150")
+    ] = None,
+    memory_limit: Annotated[
+        int | None, typer.Option(min=200, metavar="MB", help="Most memory of a worker (Linux).", show_default="none")
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Log, a line a file.", show_default=False)
+    ] = None,
+    pseudonymise: Annotated[
+        bool, typer.Option("--pseudonymise", help="Hash paths and UIDs with a key that is kept in DIR/pseudonym.key.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Do only what is not done, or all anew.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count, and estimate time and disk; write nothing.")
+    ] = False,
+) -> None:
+    """Analyse mammograms and leave tables, overlay pictures and magnified crops in DIR.
+
+    A second run with the same DIR does only what is not done yet; other formats, pictures or another operating point
+    repeat no detection.
+
+    Exit status: 0 all analysed; 1 some or all failed (DIR/errors.csv); 2 nothing could be done; 130 or 143 stopped.
+    """
+    from detector.batch import Job, Limits, estimate, read_map, read_spacings
+
+    job = Job(
+        paths=tuple(paths),
+        out=out,
+        settings=_settings(settings, operating_point, max_megapixels),
+        formats=_formats(formats),
+        pictures=pictures.value,
+        limits=Limits(workers or _cpus(), timeout, memory_limit or 0),
+        min_confidence=min_confidence,
+        spacing_mm=_spacing(spacing_mm),
+        spacings=read_spacings(spacing_map) if spacing_map else {},
+        cases=read_map(cases, "case_id") if cases else {},
+        force_spacing=force_spacing,
+        pseudonymise=pseudonymise,
+        fresh=not resume,
+        command=("detector", *sys.argv[1:]),
+    )
+    if dry_run:
+        _show_estimate(estimate(job), job)
+        return
+    with _logging(log_file):
+        raise typer.Exit(_run(job, quiet))
+
+
+@app.command(epilog="Example: detector info image.dcm")
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
+    spacing_mm: Annotated[
+        float | None, typer.Option(metavar="X", help="Pixel spacing if the file states none.", show_default=False)
+    ] = None,
+) -> None:
+    """Show what is read from a file: side, view, spacing and its source, quality."""
+    from detector.pipeline import analyse
+    from detector.read import read_mammogram
+
+    reading = analyse(read_mammogram(file, _spacing(spacing_mm)))
+    for name, value in _facts(reading.identity):
+        typer.echo(f"{name + ':':24}{value}")
+    typer.echo(f"{'breast:':24}{reading.breast_area_cm2:.0f} cm2")
+    typer.echo(f"{'quality:':24}{reading.quality.replace('|', ', ')}")
+
+
+@app.command(
+    epilog="Example: detector settings > mine.toml; detector run mammograms/ --out results --settings mine.toml"
+)
+def settings() -> None:
+    """Show all settings as TOML, each with its meaning, unit, range and the source of its default."""
+    from detector.settings import Settings
+
+    typer.echo(Settings().to_toml(), nl=False)
+
+
+@app.command(epilog="Example: detector phantom --out phantoms --seed 1 --number 4")
+def phantom(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder; made if missing.", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same phantom.")] = 1,
+    number: Annotated[int, typer.Option(min=1, help="How many; each takes the next seed.")] = 1,
+    side: Annotated[Side, typer.Option()] = Side.LEFT,
+    view: Annotated[View, typer.Option()] = View.CC,
+) -> None:
+    """Write mammograms of breasts that never were, as DICOM, each with its truth as CSV."""
+    from detector.evaluate.phantoms import Recipe
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for this in range(seed, seed + number):
+            _write_phantom(out, this, Recipe(side=side.value, view=view.value))
+    except OSError as error:
+        raise DetectorError(f"{_printable(out)} cannot be written: {error.strerror}; choose another --out") from error
+
+
+# --------------------------------------------------------------------------------------------------------------
+# options
+
+
+def _settings(file: Path | None, operating_point: OperatingPoint | None, max_megapixels: float | None) -> Settings:
+    """Return the settings: defaults, then the file, then the flags."""
+    from detector.settings import Settings
+
+    chosen = Settings()
+    if file is not None:
+        try:
+            chosen = Settings.from_toml(file.read_text("utf-8"))
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise DetectorError(f"the settings {_printable(file)} cannot be read: {why}") from error
+    flags: dict[str, dict[str, object]] = {}
+    if operating_point is not None:
+        flags["cluster"] = {"operating_point": operating_point.value}
+    if max_megapixels is not None:
+        flags["read"] = {"max_megapixels": max_megapixels}
+    return Settings.from_mapping(flags, chosen)
+
+
+def _formats(text: str) -> frozenset[str]:
+    from detector.batch import FORMATS
+
+    wanted = [word.strip() for word in text.split(",") if word.strip()]
+    for word in wanted:
+        if word not in FORMATS:
+            raise typer.BadParameter(
+                f"{_printable(word)!r} is not offered; there are {', '.join(FORMATS)}", param_hint="--formats"
+            )
+    if "parquet" in wanted:
+        from detector.export.tables import import_pyarrow
+
+        import_pyarrow()
+    return frozenset(wanted)
+
+
+def _spacing(spacing_mm: float | None) -> float | None:
+    if spacing_mm is not None and not 0 < spacing_mm < float("inf"):
+        raise typer.BadParameter("must be a number of mm over 0", param_hint="--spacing-mm")
+    return spacing_mm
+
+
+def _cpus() -> int:
+    """Return how many CPUs this process may use: what the scheduler grants, and what the container is limited to."""
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        granted = min(granted, -(-int(quota) // int(period)))
+    return max(1, granted)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# a run
+
+
+class _Stop:
+    """Hears Ctrl-C and SIGTERM: the first ends the run in good order, the second at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
+
+    def __call__(self) -> bool:
+        return bool(self.signal)
+
+
+def _run(job: Job, quiet: bool) -> int:
+    from detector.batch import run_batch
+
+    stop = _Stop()
+    with _progress(quiet) as tell:
+
+        def hear(progress: Progress) -> None:
+            _log(progress)
+            tell(progress)
+
+        summary = run_batch(job, hear, stop)
+    logging.getLogger("detector").info("end: %d analysed, %d failed", summary.totals.analysed, summary.totals.failed)
+    if not quiet:
+        _show_summary(summary, job)
+    if summary.stopped and stop.signal:
+        return 128 + stop.signal
+    if summary.totals.failed:
+        return 1
+    if not summary.totals.analysed:
+        typer.echo("detector: no mammogram was found; skipped.csv says why for each file", err=True)
+        return 2
+    return 0
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Show rate and time left on stderr: a bar on a terminal, else a line now and then."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as tell:
+            yield tell
+    else:
+        yield _Lines()
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, start = bar.add_task("", total=None, rate=""), time.monotonic()
+
+        def tell(progress: Progress) -> None:
+            rate = _rate(progress, start)
+            bar.update(task, total=progress.due, completed=progress.done, rate=f"{rate}, {progress.failed} failed")
+
+        yield tell
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < _PLAIN_EVERY_S or not progress.done:
+            return
+        self._last = now
+        left = (now - self._start) / progress.done * (progress.due - progress.done)
+        typer.echo(
+            f"{progress.done} of {progress.due} files, {progress.failed} failed, {_rate(progress, self._start)},"
+            f" about {_duration(left)} left",
+            err=True,
+        )
+
+
+def _rate(progress: Progress, start: float) -> str:
+    if not progress.done:
+        return "starting"
+    return f"{progress.done / max(1e-3, time.monotonic() - start):.2g} files/s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextlib.contextmanager
+def _logging(file: Path | None) -> Iterator[None]:
+    """Send the log to a file, if one is asked for; without one there is none."""
+    logger = logging.getLogger("detector")
+    logger.propagate = False
+    try:
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8") if file is not None else logging.NullHandler()
+    except OSError as error:
+        raise DetectorError(f"the log {_printable(file)} cannot be written: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _log(progress: Progress) -> None:
+    if progress.path:
+        level = logging.WARNING if progress.status == "failed" else logging.INFO
+        words = (progress.status, progress.path, progress.message)
+        logging.getLogger("detector").log(level, "%s", " ".join(word for word in words if word))
+    else:
+        logging.getLogger("detector").info("start: %d files to do", progress.due)
+
+
+def _show_summary(summary: Summary, job: Job) -> None:
+    totals, out = summary.totals, _printable(job.out)
+    typer.echo(f"{totals.analysed} analysed, {totals.failed} failed, {totals.skipped} skipped.")
+    if totals.excluded:
+        typer.echo(f"{totals.excluded} of them are further images of an exposure and do not count below.")
+    images = f"{len(totals.flagged)} image{'' if len(totals.flagged) == 1 else 's'}"
+    typer.echo(f"{totals.review_clusters} of {totals.clusters} clusters flagged, on {images}.")
+    for path in totals.flagged[:_MOST_NAMED]:
+        typer.echo(f"  {path}")
+    if len(totals.flagged) > _MOST_NAMED:
+        typer.echo(f"  and {len(totals.flagged) - _MOST_NAMED} more: review in {out}/clusters.csv")
+    places = [
+        name for name in ("images.csv", "clusters.csv", "spots.csv", "overlays", "crops") if (job.out / name).exists()
+    ]
+    typer.echo(f"Results: {', '.join(places)} in {out}")
+    if totals.failed:
+        typer.echo(f"What failed, and why: {out}/errors.csv")
+    if summary.others:
+        typer.echo(
+            f"{out} also holds {summary.others} images of earlier runs on other paths; they are in no table now."
+        )
+    if summary.stopped:
+        typer.echo("Stopped before the end; the same command resumes.")
+    typer.echo(NOT_A_DIAGNOSIS)
+
+
+def _show_estimate(estimate: Estimate, job: Job) -> None:
+    typer.echo(f"{estimate.found} files, {estimate.skipped} other things skipped.")
+    typer.echo(f"{estimate.done} done already, {estimate.due} to do.")
+    typer.echo(
+        f"About {_duration(estimate.seconds)} with {job.limits.workers} workers and {estimate.megabytes:.0f} MB in"
+        f" {_printable(job.out)}, if all are mammograms of full size. Nothing was written."
+    )
+
+
+def _facts(identity: Identity) -> Iterator[tuple[str, str]]:
+    yield "image", identity.image_id
+    yield "size", f"{identity.rows} rows x {identity.cols} columns"
+    yield (
+        "side, view",
+        f"{identity.side or 'unknown'}, {identity.view or 'unknown'} {'|'.join(identity.view_modifiers)}",
+    )
+    yield "pixel spacing", " x ".join(f"{mm:g}" for mm in identity.spacing_mm) + " mm (rows, columns)"
+    yield "spacing from", identity.spacing_source
+    yield "sizes", "in mm" if identity.sizes_known else "unknown: magnification without its factor"
+    yield "intent", identity.presentation_intent or "unknown"
+    yield "device", f"{identity.manufacturer} {identity.model}".strip() or "unknown"
+    yield "warnings", ", ".join(identity.warnings) or "none"
+
+
+def _write_phantom(out: Path, seed: int, recipe: Recipe) -> None:
+    from detector.evaluate.phantoms import make_phantom
+    from detector.export.phantoms import write_dicom
+    from detector.export.tables import CLUSTER_COLUMNS, SPOT_COLUMNS, open_csv, rows_of
+    from detector.read import read_mammogram
+
+    mammogram, truth = make_phantom(seed, recipe)
+    stem = f"phantom_{seed}_{recipe.side}{recipe.view}"
+    image_id = read_mammogram(write_dicom(out / f"{stem}.dcm", mammogram, case=seed)).identity.image_id
+    for name, table, columns in (("spots", truth.spots, SPOT_COLUMNS), ("clusters", truth.clusters, CLUSTER_COLUMNS)):
+        with open_csv(out / f"{stem}_{name}.csv", columns) as write:
+            write(rows_of(image_id, table, columns))
+    typer.echo(f"{_printable(out / stem)}.dcm")
+
+
+def _printable(text: object) -> str:
+    from detector.export.files import printable
+
+    return printable(str(text))
