@@ -19,7 +19,8 @@ from scipy.stats import binomtest, mannwhitneyu
 from detector.errors import NoPixelSpacing, ReadError
 from detector.evaluate import froc, groups, uncertainty
 from detector.evaluate.matching import ClusterRule, SpotRule, match_clusters, match_spots
-from detector.evaluate.truth import Findings, ImageTruth, Mark, join, read_findings
+from detector.evaluate.tables import join, read_findings
+from detector.evaluate.truth import Findings, ImageTruth, Mark
 from detector.records import Clusters, Identity, Kind, Morphology, Outlines, Reading, Spots
 
 SPACING = (0.1, 0.1)

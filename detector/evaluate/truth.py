@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import enum
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from detector.errors import NoPixelSpacing, ReadError
-from detector.records import WORDS, Clusters, Column, Outlines, Reading, Spots, Table, words_of_flags
+from detector.errors import NoPixelSpacing
+from detector.records import Clusters, Kind, Outlines, Reading, Spots
 
 Floats = NDArray[np.float64]
-_AnyTable = TypeVar("_AnyTable", bound=Table)
+Points = NDArray[np.float32]
+
+MACRO_WIDTH_MM = 1.0
+"""Width from which an outlined calcification is macro (BI-RADS, 5th edition)."""
 
 _NO_OUTLINE = np.empty((0, 2), np.float32)
 
@@ -310,140 +310,40 @@ def marks_of_clusters(spots: Spots, clusters: Clusters) -> tuple[Mark, ...]:
     return tuple(marks)
 
 
-# --------------------------------------------------------------------------------------------------------------
-# tables of other programs
-
-
-def read_findings(path: Path, *, image_ids: Mapping[str, str] | None = None) -> dict[str, Findings]:
-    """Read what a program found, ours or another.
+def spots_of_outlines(outlines: Sequence[Points], spacing_mm: tuple[float, float] | None) -> tuple[Spots, Outlines]:
+    """Return calcifications drawn as outlines, or as single points, as a table with what is known of their sizes.
 
     Parameters
     ----------
-    path : Path
-        A folder with ``spots.csv``, ``clusters.csv`` or both, or one such file. Needed are the columns ``image_id``,
-        ``row_px``, ``col_px`` and ``confidence``; further columns of these tables are taken where present. If the
-        folder holds ``images.csv`` (as a run leaves it), its ``path`` replaces the ``image_id``.
-    image_ids : mapping of str, optional
-        New names for what the files call ``image_id``.
+    outlines : sequence of ndarray, shape (n, 2)
+        (row, col) vertices in px; one or two are a point.
+    spacing_mm : tuple of float or None
+        Without it nothing has a size.
 
     Returns
     -------
-    dict
-        `Findings` by image id.
-
-    Raises
-    ------
-    ReadError
-        If there is no such file, or a needed column or number is missing.
+    spots : Spots
+        Length and width are those of the smallest rectangle; a width of 1 mm or more is macro.
+    outlines : Outlines
+        Empty for points.
     """
-    folder = path if path.is_dir() else path.parent
-    files = [folder / n for n in ("spots.csv", "clusters.csv") if (folder / n).is_file()] if path.is_dir() else [path]
-    if not files:
-        raise ReadError(
-            f"{path} holds neither spots.csv nor clusters.csv: give the folder or the file with the findings"
-        )
-    names = dict(image_ids or {})
-    if not names and (folder / "images.csv").is_file():
-        names = {row["image_id"]: row["path"] for row in read_rows(folder / "images.csv", ("image_id", "path"))}
-    found: dict[str, Findings] = {name: Findings() for name in names.values()}
-    for file in files:
-        rows = read_rows(file, ("image_id", "row_px", "col_px", "confidence"))
-        of_clusters = (
-            bool(rows) and "spot_id" not in rows[0] and ("suspicion" in rows[0] or file.name == "clusters.csv")
-        )
-        for image_id, group in _grouped(rows, names).items():
-            old = found.get(image_id, Findings())
-            found[image_id] = (
-                Findings(old.spots, table_of_rows(Clusters, group, file))
-                if of_clusters
-                else Findings(table_of_rows(Spots, group, file), old.clusters)
-            )
-    return found
-
-
-def join(truths: Iterable[ImageTruth], findings: Mapping[str, Findings]) -> list[Pair]:
-    """Put findings beside the truth of their image; an image without a row is one in which nothing was found.
-
-    Raises
-    ------
-    ReadError
-        If findings belong to no image of the set.
-    """
-    pairs = [(t, findings.get(t.image_id, Findings())) for t in truths]
-    known = {t.image_id for t, _ in pairs}
-    strangers = sorted(set(findings) - known)
-    if strangers:
-        example = sorted(known)[0] if known else "none"
-        raise ReadError(
-            f"findings name {len(strangers)} images that the data set does not hold ({strangers[0]!r}): "
-            f"their image_id must be that of the set, for example {example!r}"
-        )
-    return pairs
-
-
-def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV as one mapping a row, cells stripped.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing, is not UTF-8, or lacks a needed column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [n for n in needed if n not in (reader.fieldnames or ())]
-            if missing:
-                raise ReadError(f"{path} lacks the column {missing[0]!r}")
-            return [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
-    except FileNotFoundError as error:
-        raise ReadError(f"{path} is missing") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ReadError(f"{path} is no CSV in UTF-8: {error}") from error
-
-
-def table_of_rows(table: type[_AnyTable], rows: Sequence[Mapping[str, str]], path: Path) -> _AnyTable:
-    """Return rows of text as a table; columns that the rows lack are left blank, empty cells are NaN, 0 or none.
-
-    Raises
-    ------
-    ReadError
-        If a cell is no number or no known word, or the place or the confidence of a row is empty.
-    """
-    values: dict[str, ArrayLike] = {}
-    for column in table.columns():
-        if not rows or column.name not in rows[0]:
-            continue
-        try:
-            values[column.name] = _parsed([row[column.name] for row in rows], column)
-        except (KeyError, ValueError, OverflowError) as error:
-            raise ReadError(f"{path}: column {column.name} holds what is no value of it: {error}") from error
-    result = table.blank(len(rows), **values)
-    for name in ("row_px", "col_px", "confidence"):
-        if name in values and not np.isfinite(getattr(result, name)).all():
-            raise ReadError(f"{path}: column {name} must hold a number in every row")
-    return result
-
-
-def _parsed(cells: list[str], column: Column) -> ArrayLike:
-    if column.codes is not None and issubclass(column.codes, enum.IntFlag):
-        bits = {words_of_flags(flag): int(flag) for flag in column.codes}
-        return np.array([sum(bits[w] for w in cell.split("|") if w) for cell in cells], column.dtype)
-    if column.codes is not None:
-        codes = {word: int(code) for code, word in WORDS[column.codes].items()} | {"": 0}
-        return np.array([codes[cell] for cell in cells], column.dtype)
-    if column.dtype == "U":
-        return np.array(cells, "U")
-    if column.dtype == "?":
-        return np.array(
-            [{"true": True, "1": True, "false": False, "0": False, "": False}[cell.lower()] for cell in cells]
-        )
-    numbers = np.array([cell or ("nan" if column.dtype[0] == "f" else "0") for cell in cells]).astype(float)
-    return numbers.astype(column.dtype)
-
-
-def _grouped(rows: Sequence[dict[str, str]], names: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
-    groups: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        groups.setdefault(names.get(row["image_id"], row["image_id"]), []).append(row)
-    return groups
+    marks = [Mark.outline(o) for o in outlines]
+    scale = spacing_mm or (math.nan, math.nan)
+    boxes = [cv2.minAreaRect((o * np.array(spacing_mm or 1.0)).astype(np.float32))[1] for o in outlines]
+    sides = np.sort(np.array(boxes, float).reshape(-1, 2), axis=1)
+    area = np.array([m.area_mm2(scale) for m in marks])
+    has_size = np.array([len(o) > 2 for o in outlines], bool) & (area > 0)
+    known = {"diameter_mm": 2 * np.sqrt(area / math.pi), "area_mm2": area}
+    known |= {"length_mm": sides[:, 1], "width_mm": sides[:, 0]}
+    kind = np.where(sides[:, 0] >= MACRO_WIDTH_MM, Kind.MACRO, Kind.MICRO)
+    centers = np.array([m.center_px for m in marks]).reshape(-1, 2)
+    spots = Spots.blank(
+        len(marks),
+        spot_id=np.arange(1, len(marks) + 1),
+        row_px=centers[:, 0],
+        col_px=centers[:, 1],
+        kind=np.where(has_size, kind, Kind.UNKNOWN),
+        confidence=np.ones(len(marks)),
+        **{name: np.where(has_size, values, np.nan) for name, values in known.items()},
+    )
+    return spots, Outlines.of([o if len(o) > 2 else o[:0] for o in outlines])
