@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+
 
 import cv2
 import numpy as np
@@ -25,21 +27,45 @@ OUTLINE_FRACTION = 0.5
 """Half height keeps the diameter of a blurred disc (Reiser 2008)."""
 
 
+RAY_SCALES, RAY_SAMPLES = 3.6, 13
+"""Length of the rays that look for the border, in scales, and samples on each."""
+
+EDGE_MM = 0.12
+"""Distance from the outline at which its step is read: more than the blur of common systems (0.05 to 0.1 mm)."""
+
+
+LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
+"""Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
+
+
 @dataclass(frozen=True)
 class _Regions:
     """Candidates of all levels: place, outline level, and which cells of the search window are theirs."""
 
     seeds: Seeds
     threshold: NDArray[np.float64]
+    tilt: NDArray[np.float64]
     height: NDArray[np.float64]
     cut: BoolImage
     owner: NDArray[np.int64]
     pixel: NDArray[np.int64]
+    edge: NDArray[np.float64]
 
-    @property
-    def strength(self) -> NDArray[np.float64]:
-        """How bright times how certain: speck before the cluster that it is part of, haze before its noise."""
-        return self.height * self.seeds.response_sigma
+    def take(self, rows: NDArray[np.intp]) -> _Regions:
+        """Return the regions of some seeds."""
+        new = np.full(len(self.seeds), -1, np.int64)
+        new[rows] = np.arange(len(rows))
+        kept = new[self.owner] >= 0
+        return _Regions(
+            self.seeds[rows],
+            self.threshold[rows],
+            self.tilt[rows],
+            self.height[rows],
+            self.cut[rows],
+            new[self.owner[kept]],
+            self.pixel[kept],
+            self.edge[rows],
+        )
 
 
 def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
@@ -69,12 +95,22 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
     if not len(seeds):
         return _no_marks(detail, shape)
-    return _resolve(_grow(detail, seeds), detail, shape)
+    regions = _with_edges(_grow(detail, seeds), detail)
+    return _resolve(_without_lumps(regions, detail, settings), detail, shape)
 
 
 def _no_marks(detail: Detail, shape: tuple[int, ...]) -> Marks:
     nothing = np.empty(0)
-    return Marks(np.zeros(shape, np.int32), Seeds.empty(), nothing, nothing, np.empty(0, np.bool_), detail.box)
+    return Marks(
+        np.zeros(shape, np.int32),
+        Seeds.empty(),
+        nothing,
+        np.empty((0, 2)),
+        nothing,
+        np.empty(0, np.bool_),
+        nothing,
+        detail.box,
+    )
 
 
 def _concatenate(tables: list[Seeds]) -> Seeds:
@@ -134,11 +170,12 @@ class _Windows:
 
     inside: BoolImage
     threshold: NDArray[np.float64]
+    tilt: NDArray[np.float64]
     height: NDArray[np.float64]
     cut: BoolImage
 
     def take(self, rows: NDArray[np.intp]) -> _Windows:
-        return _Windows(self.inside[rows], self.threshold[rows], self.height[rows], self.cut[rows])
+        return _Windows(self.inside[rows], self.threshold[rows], self.tilt[rows], self.height[rows], self.cut[rows])
 
 
 def _grow_in_window(level: Level, seeds: Seeds, pixel_mm: float, reach: int) -> _Windows:
@@ -166,7 +203,9 @@ def _grow_in_window(level: Level, seeds: Seeds, pixel_mm: float, reach: int) -> 
     inside = _connected(tophat > half[:, None, None], peak_row, peak_col)
     cut = inside[:, 0].any(1) | inside[:, -1].any(1) | inside[:, :, 0].any(1) | inside[:, :, -1].any(1)
     threshold = level.background[row, col] + half
-    return _Windows(inside, threshold.astype(np.float64), height.astype(np.float64), cut)
+    ring = level.background[rows[each[:, None], ring_row, 0], cols[each[:, None], 0, ring_col]]
+    slope = np.stack([ring @ np.sin(angle), ring @ np.cos(angle)], axis=1) / (8 * radius * level.step_px)
+    return _Windows(inside, threshold.astype(np.float64), slope.astype(np.float64), height.astype(np.float64), cut)
 
 
 def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) -> BoolImage:
@@ -213,9 +252,14 @@ def _paintable(detail: Detail, index: int, seeds: Seeds, windows: _Windows) -> _
     valid = (row >= 0) & (row < image.shape[0]) & (col >= 0) & (col < image.shape[1])
     row, col, owner = row[valid], col[valid], owner[valid]
     if step > 1:
-        bright = image[row, col] > windows.threshold[owner]
+        d_row = row + detail.box.row_start - seeds.row_px[owner]
+        d_col = col + detail.box.col_start - seeds.col_px[owner]
+        tilt = windows.tilt[owner]
+        bright = image[row, col] > windows.threshold[owner] + tilt[:, 0] * d_row + tilt[:, 1] * d_col
         row, col, owner = row[bright], col[bright], owner[bright]
-    return _Regions(seeds, windows.threshold, windows.height, windows.cut, owner, row * image.shape[1] + col)
+    unknown = np.full(len(seeds), np.nan)
+    pixel = row * image.shape[1] + col
+    return _Regions(seeds, windows.threshold, windows.tilt, windows.height, windows.cut, owner, pixel, unknown)
 
 
 def _grown_by_one(inside: BoolImage) -> BoolImage:
@@ -233,11 +277,68 @@ def _joined(parts: list[_Regions]) -> _Regions:
     return _Regions(
         seeds=_concatenate([p.seeds for p in parts]),
         threshold=np.concatenate([p.threshold for p in parts]),
+        tilt=np.concatenate([p.tilt for p in parts]),
         height=np.concatenate([p.height for p in parts]),
         cut=np.concatenate([p.cut for p in parts]),
         owner=np.concatenate([p.owner + start for p, start in zip(parts, starts[:-1], strict=True)]),
         pixel=np.concatenate([p.pixel for p in parts]),
+        edge=np.concatenate([p.edge for p in parts]),
     )
+
+
+def _with_edges(regions: _Regions, detail: Detail) -> _Regions:
+    """Return the regions with the mean step of grey level across their border.
+
+    Sixteen rays leave each seed. Where a ray falls to the outline's level, on the seed's own level of the pyramid, the
+    finest image is read a little inside and a little outside.
+    """
+    edge = np.empty(len(regions.seeds))
+    for index, level in enumerate(detail.levels):
+        rows = np.flatnonzero(regions.seeds.level == index)
+        if len(rows):
+            edge[rows] = _edge_step(detail, level, regions.seeds[rows], regions.threshold[rows], regions.tilt[rows])
+    return dataclasses.replace(regions, edge=edge)
+
+
+def _edge_step(
+    detail: Detail, level: Level, seeds: Seeds, threshold: NDArray[np.float64], tilt: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    angle = np.arange(16) * (np.pi / 8)
+    sine, cosine = np.sin(angle), np.cos(angle)
+    row, col = seeds.row_px[:, None], seeds.col_px[:, None]
+    step_px = seeds.scale_mm[:, None] / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
+    away = (step_px * np.arange(RAY_SAMPLES))[:, None, :]
+    profile = level.sample(row[..., None] + away * sine[:, None], col[..., None] + away * cosine[:, None])
+    slope = tilt[:, :1] * sine + tilt[:, 1:] * cosine
+    profile -= slope[..., None] * away
+    below = profile < threshold[:, None, None]
+    below[..., -1] = True
+    first = np.maximum(below.argmax(axis=2), 1)[..., None]
+    high = np.take_along_axis(profile, first - 1, axis=2)[..., 0]
+    low = np.take_along_axis(profile, first, axis=2)[..., 0]
+    share = np.clip((high - threshold[:, None]) / np.maximum(high - low, 1e-12), 0, 1)
+    border = (first[..., 0] - 1 + share) * step_px
+    # a slope of tissue moves the half height off the true border, so the steepest place nearby counts; neighbouring
+    # rays are averaged first, lest the steepest of nine places be the noise's
+    border = border[:, None, :] + (np.linspace(-0.5, 0.5, 9) * seeds.scale_mm[:, None] / detail.pixel_mm)[:, :, None]
+    delta = max(EDGE_MM / detail.pixel_mm, 1.0)
+    inside, outside = (
+        detail.levels[0].sample(
+            row[..., None] + np.maximum(border + shift, 0) * sine,
+            col[..., None] + np.maximum(border + shift, 0) * cosine,
+        )
+        for shift in (-delta, delta)
+    )
+    step = inside - outside
+    step = (step + np.roll(step, 1, axis=2) + np.roll(step, -1, axis=2)) / 3
+    return np.asarray(step.max(axis=1).mean(axis=1), np.float32)
+
+
+def _without_lumps(regions: _Regions, detail: Detail, settings: DetectSettings) -> _Regions:
+    """Return the regions without coarse ones that fade: calcium ends within the system's blur, tissue does not."""
+    noise = detail.noise[detail.cells(regions.seeds.row_px, regions.seeds.col_px)]
+    sharp = (regions.edge >= settings.edge_share * regions.height) & (regions.edge >= settings.edge_sigma * noise)
+    return regions.take(np.flatnonzero(sharp | (regions.seeds.scale_mm < settings.coarse_scale_mm)))
 
 
 def _resolve(regions: _Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
@@ -248,7 +349,9 @@ def _resolve(regions: _Regions, detail: Detail, shape: tuple[int, ...]) -> Marks
     col = np.rint(seeds.col_px - detail.box.col_start).astype(np.int64)
     centre = np.clip(row, 0, shape[0] - 1) * shape[1] + np.clip(col, 0, shape[1] - 1)
     # rank n is the strongest; ties go to the upper, then the left one
-    order = np.lexsort((seeds.col_px, seeds.row_px, -regions.strength))
+    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    strength = regions.height * np.maximum(seeds.response_sigma, regions.edge / noise)
+    order = np.lexsort((seeds.col_px, seeds.row_px, -strength))
     rank = np.empty(n, np.int32)
     rank[order] = np.arange(n, 0, -1)
 
@@ -256,7 +359,9 @@ def _resolve(regions: _Regions, detail: Detail, shape: tuple[int, ...]) -> Marks
     canvas[centre[order[::-1]]] = rank[order[::-1]]
     holds_stronger = np.zeros(n, np.bool_)
     holds_stronger[regions.owner[canvas[regions.pixel] > rank[regions.owner]]] = True
-    alive = ~holds_stronger & (regions.height > 0)
+    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
+    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (regions.edge >= LARGE_EDGE_SHARE * regions.height)
+    alive = (~holds_stronger | whole) & (regions.height > 0)
     for _ in range(2):
         canvas[:] = 0
         painted = alive[regions.owner]
@@ -272,7 +377,9 @@ def _resolve(regions: _Regions, detail: Detail, shape: tuple[int, ...]) -> Marks
         labels=label_of_rank[canvas].reshape(shape),
         seeds=seeds[kept],
         threshold=regions.threshold[kept],
+        tilt=regions.tilt[kept],
         height=regions.height[kept],
         cut=regions.cut[kept],
+        edge=regions.edge[kept],
         box=detail.box,
     )

@@ -42,7 +42,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     """
     if breast.is_empty:
         nothing = np.zeros((0, 0), np.float32)
-        return Detail((), (), nothing, nothing, nothing, mammogram.pixel_mm, breast.box)
+        return Detail((), (), nothing, nothing, nothing, 1, mammogram.pixel_mm, breast.box)
     pixel_mm = mammogram.pixel_mm
     image = _padded(mammogram.pixels, breast.box)
     smooth_px = settings.smoothing_mm / pixel_mm
@@ -76,6 +76,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         noise=cells.noise(fine, grey, settings.noise_window_mm / pixel_mm),
         grey=grey,
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
+        cell_px=breast.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
     )

@@ -15,12 +15,12 @@ from detector.records import (
     Detail,
     Evidence,
     FloatImage,
-    Level,
     Mammogram,
     Marks,
     Outlines,
     Spots,
     Zone,
+    sample_bilinear,
 )
 from detector.settings import MeasureSettings
 
@@ -75,7 +75,7 @@ def measure_spots(
 
     row_px, col_px = form.row + marks.box.row_start, form.col + marks.box.col_start
     cell = _cells(breast, row_px, col_px)
-    box_cell = _box_cells(breast, detail, row_px, col_px)
+    box_cell = detail.cells(row_px, col_px)
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
     known = 1.0 if mammogram.identity.sizes_known else np.nan
     spots = Spots.blank(
@@ -114,8 +114,8 @@ class _Foreground:
         flat = np.flatnonzero(marks.labels)
         spot = marks.labels.ravel()[flat].astype(np.int64) - 1
         row, col = np.divmod(flat, marks.labels.shape[1])
-        foot = marks.threshold - 0.5 * marks.height
-        height = np.maximum(image[row, col] - foot[spot], 1e-3 * marks.height[spot])
+        foot = marks.level_at(spot, row, col) - 0.5 * marks.height[spot]
+        height = np.maximum(image[row, col] - foot, 1e-3 * marks.height[spot])
         return cls(row, col, spot, height)
 
 
@@ -215,7 +215,7 @@ def _crossings(
     across = _ACROSS[side]
     out_row = np.clip(row + across[:, 0], 0, image.shape[0] - 1)
     out_col = np.clip(col + across[:, 1], 0, image.shape[1] - 1)
-    level = marks.threshold[spot]
+    level = marks.level_at(spot, row, col)
     here = image[row, col].astype(np.float64)
     drop = here - image[out_row, out_col]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -307,18 +307,11 @@ def _cells(breast: BreastRegion, row_px: Floats, col_px: Floats) -> tuple[Intege
     return row, col
 
 
-def _box_cells(breast: BreastRegion, detail: Detail, row_px: Floats, col_px: Floats) -> tuple[Integers, Integers]:
-    """Return the same cells counted from the box's corner, as the maps of `Detail` are."""
-    row = (np.rint(row_px).astype(np.int64) - detail.box.row_start) // breast.step_px
-    col = (np.rint(col_px).astype(np.int64) - detail.box.col_start) // breast.step_px
-    return np.clip(row, 0, detail.noise.shape[0] - 1), np.clip(col, 0, detail.noise.shape[1] - 1)
-
-
 def _evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, form: _Form) -> Evidence:
     """Return the features that tell calcium from noise, strands, dust and edges, read at the spots only."""
     seeds = marks.seeds
     row_px, col_px = form.row + marks.box.row_start, form.col + marks.box.col_start
-    box_cell = _box_cells(breast, detail, seeds.row_px, seeds.col_px)
+    box_cell = detail.cells(seeds.row_px, seeds.col_px)
     noise = detail.noise[box_cell].astype(np.float64)
     zones = breast.zones[_cells(breast, row_px, col_px)]
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
@@ -329,6 +322,8 @@ def _evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks:
         "grey": (detail.grey[box_cell] - breast.grey_range[0]) / grey_range,
         "noise": noise / max(float(np.median(detail.noise)), 1e-12),
         "coherence": detail.coherence[box_cell].astype(np.float64),
+        "edge_share": marks.edge / np.maximum(marks.height, 1e-12),
+        "edge_sigma": marks.edge / noise,
         "cut": marks.cut.astype(np.float64),
         "hole_share": form.hole_px / np.maximum(form.n_px + form.hole_px, 1),
         "n_px": form.n_px,
@@ -340,7 +335,8 @@ def _evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks:
     }
     for band in detail.bands:
         level = detail.levels[band.level]
-        value = _bilinear(band.response, level, seeds.row_px, seeds.col_px)
+        row, col = level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1)
+        value = sample_bilinear(band.response, row, col)
         features[f"response_{band.scale_mm:.3f}"] = value / band.noise[box_cell]
     features |= _ring_contrasts(detail, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
@@ -351,17 +347,6 @@ def _saturated(mammogram: Mammogram, row_px: Floats, col_px: Floats) -> Floats:
     row = np.clip(np.rint(row_px).astype(np.int64), 0, mammogram.pixels.shape[0] - 1)
     col = np.clip(np.rint(col_px).astype(np.int64), 0, mammogram.pixels.shape[1] - 1)
     return (mammogram.pixels[row, col] >= mammogram.pixels.max()).astype(np.float64)
-
-
-def _bilinear(image: FloatImage, level: Level, row_px: Floats, col_px: Floats) -> Floats:
-    """Return an image of a level at places given in pixels of the whole image."""
-    row = np.clip((row_px - level.origin_px[0]) / level.step_px, 0, image.shape[0] - 1.001)
-    col = np.clip((col_px - level.origin_px[1]) / level.step_px, 0, image.shape[1] - 1.001)
-    r, c = row.astype(np.int64), col.astype(np.int64)
-    dr, dc = row - r, col - c
-    top = image[r, c] * (1 - dc) + image[r, c + 1] * dc
-    bottom = image[r + 1, c] * (1 - dc) + image[r + 1, c + 1] * dc
-    return np.asarray(top * (1 - dr) + bottom * dr, np.float64)
 
 
 def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Floats]:
@@ -378,7 +363,7 @@ def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Fl
         level = min(detail.levels, key=lambda item, r=radius_px: abs(np.log(item.step_px / (r / 4))))
         row = seeds.row_px[:, None] + radius_px * np.sin(angle)
         col = seeds.col_px[:, None] + radius_px * np.cos(angle)
-        contrast = (peak[:, None] - _bilinear(level.image, level, row, col)) / noise[:, None]
+        contrast = (peak[:, None] - level.sample(row, col)) / noise[:, None]
         pair = 0.5 * (contrast[:, : N_RING_DIRECTIONS // 2] + contrast[:, N_RING_DIRECTIONS // 2 :])
         name = f"ring_{radius_mm:g}"
         features[f"{name}_mean"] = contrast.mean(axis=1)

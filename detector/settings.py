@@ -94,18 +94,24 @@ class DetectSettings:
         3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images"
     )
     coarse_scale_mm: float = _knob(
-        0.45,
-        "mm",
-        (0.1, 10),
-        "scale from which the coarse threshold holds",
-        "blobs of 1.3 mm and more: macrocalcifications",
+        0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"
     )
     coarse_threshold_sigma: float = _knob(
-        5.0,
+        2.0,
         "sigma",
         (1, 100),
         "lowest blob response of a coarse candidate",
-        "macrocalcifications stand out; lumps of tissue do not",
+        "lumps of tissue are as bright: the border decides",
+    )
+    edge_share: float = _knob(
+        0.4,
+        "",
+        (0, 1),
+        "least step across the border of a coarse candidate, as a share of its height",
+        "a disc with the blur of common systems keeps over 0.8, a Gaussian lump of 2 mm has 0.2",
+    )
+    edge_sigma: float = _knob(
+        2.0, "sigma", (0, 50), "least step across its border", "the mean of 16 rays has a noise of 0.35 sigma"
     )
     max_candidates_per_cm2: float = _knob(
         60.0, "1/cm2", (1, 1000), "strongest candidates kept", "bounds time and memory on noise"
