@@ -27,6 +27,7 @@ TEXT: Colour = (240, 240, 240)
 BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (255, 255, 255)
 
+Lines = Sequence[NDArray[np.floating]] | NDArray[np.floating]
 _SHIFT = 4  # OpenCV takes sixteenths of a pixel
 CIRCLE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 48, endpoint=False)), np.sin(a)], axis=1)
 _BRACKETS = np.array([[[sx * 0.45, sy], [sx, sy], [sx, sy * 0.45]] for sx in (-1, 1) for sy in (-1, 1)])
@@ -102,10 +103,14 @@ def draw_spots(picture: Picture, frames: Frames, kinds: NDArray[np.integer], lin
     gap_px : float
         Distance from the spot to the middle of the line.
     """
+    edge = edge_px(line_px)
     for kind, shape, colour in ((Kind.MICRO, CIRCLE, MICRO), (Kind.UNKNOWN, _DIAMOND, UNKNOWN)):
-        lines = frames.place(shape, gap_px)[kinds == kind]
-        draw_lines(picture, lines, colour, line_px, closed=True)
-    corners = frames.place(_BRACKETS, gap_px)[kinds == Kind.MACRO]
+        chosen = frames[kinds == kind]
+        _draw(
+            picture, chosen.place(shape, gap_px + edge), BLACK, line_px, closed=True
+        )  # an edge on the outer side only
+        _draw(picture, chosen.place(shape, gap_px), colour, line_px, closed=True)
+    corners = frames[kinds == Kind.MACRO].place(_BRACKETS, gap_px)
     draw_lines(picture, corners.reshape(-1, 3, 2), MACRO, line_px * 3 // 2)
 
 
@@ -128,13 +133,7 @@ def dashes(outline: NDArray[np.float64], dash_px: float) -> NDArray[np.float64]:
     return np.stack([np.interp(at, along, closed[:, i]) for i in (0, 1)], -1)
 
 
-def draw_lines(
-    picture: Picture,
-    lines: Sequence[NDArray[np.floating]] | NDArray[np.floating],
-    colour: Colour,
-    line_px: int,
-    closed: bool = False,
-) -> None:
+def draw_lines(picture: Picture, lines: Lines, colour: Colour, line_px: int, closed: bool = False) -> None:
     """Draw polylines with a thin black edge, which keeps them visible on white.
 
     Parameters
@@ -148,11 +147,14 @@ def draw_lines(
         Width without the edge.
     closed : bool
     """
-    if len(lines) == 0:
-        return
-    points = [_fixed_point(line) for line in lines]
-    for ink, width in ((BLACK, line_px + 2 * edge_px(line_px)), (colour, line_px)):
-        cv2.polylines(picture, points, closed, ink, width, cv2.LINE_AA, _SHIFT)
+    _draw(picture, lines, BLACK, line_px + 2 * edge_px(line_px), closed)
+    _draw(picture, lines, colour, line_px, closed)
+
+
+def _draw(picture: Picture, lines: Lines, colour: Colour, line_px: int, closed: bool) -> None:
+    if len(lines):
+        points = [_fixed_point(line) for line in lines]
+        cv2.polylines(picture, points, closed, colour, line_px, cv2.LINE_AA, _SHIFT)
 
 
 def edge_px(line_px: int) -> int:

@@ -52,7 +52,7 @@ class Scene:
 
         So no line, label or legend covers a spot, and rings that overlap become one outline around both.
         """
-        within = self.frames.place(marks.CIRCLE, pen.gap_px - pen.line_px / 2 - 0.5)
+        within = self.frames.place(marks.CIRCLE, pen.gap_px - pen.line_px / 2 - 1)
         inside = np.flatnonzero(marks.fill(picture.shape[:2], [*self.outlines, *within]))
         flat = clean.reshape(picture.shape[0] * picture.shape[1], -1)
         picture.reshape(-1, 3)[inside] = flat[inside]
