@@ -45,8 +45,8 @@ FROM_THE_INTERFACE = {
     "images": """image_id path sha256 study_uid case_id study_date frame side view view_modifiers presentation_intent
         exposure_id rows cols spacing_mm spacing_source magnification_factor manufacturer model breast_area_cm2 n_micro
         n_macro n_clusters n_review max_suspicion quality excluded_reason warnings""",
-    "spots": """image_id spot_id row_px col_px diameter_mm length_mm width_mm area_mm2 contrast snr eccentricity solidity
-        shape kind morphology confidence flags cluster_id""",
+    "spots": """image_id spot_id row_px col_px diameter_mm length_mm width_mm area_mm2 contrast snr eccentricity
+        solidity shape kind morphology confidence flags cluster_id""",
     "clusters": """image_id cluster_id row_px col_px n_spots n_irregular extent_mm area_mm2 density_per_cm2 nearest_mm
         size_cv shape_irregularity distribution morphology confidence suspicion review reasons suggestion""",
     "errors": "path error message",

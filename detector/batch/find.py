@@ -54,8 +54,8 @@ def find_inputs(paths: Sequence[Path], out: Path) -> list[Found]:
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the PATH given
         if not absolute.exists():
             raise DetectorError(f"{printable(str(path))} does not exist; give the file or folder of the mammograms")
+        _refuse_results(absolute, out)
         if absolute.is_dir():
-            _refuse_results(absolute, out)
             things = _search(absolute, own, seen)
         else:
             things = iter([_look(absolute, absolute.parent)])

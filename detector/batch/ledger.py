@@ -1,10 +1,15 @@
-"""What is done already: one row a file in ``ledger.sqlite``, so that a run resumes where the last one stopped."""
+"""What is done already: one row a file in ``ledger.sqlite``, so that a run resumes where the last one stopped.
+
+Beside it lie the table rows made of each Reading, ready to be written: a Reading with all its candidates and outlines
+takes some 30 ms to parse, its rows a fraction of one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sqlite3
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +39,8 @@ class Entry:
         For errors.csv; the message alone for skipped.csv.
     given_spacing : str
         Spacing that was handed in, as far as the outcome depends on it.
-    detection, report, pictures : str
-        Hashes of what detection, the saved Reading and its pictures were made with.
+    detection, report, tables, pictures : str
+        Hashes of what detection, the saved Reading, its table rows and its pictures were made with.
     files : tuple of str
         Pictures, relative to the result folder.
     seconds : mapping of float
@@ -55,6 +60,7 @@ class Entry:
     given_spacing: str = ""
     detection: str = ""
     report: str = ""
+    tables: str = ""
     pictures: str = ""
     files: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -72,7 +78,25 @@ class Entry:
         return cls(**values)
 
 
-_FIELDS = [f.name for f in dataclasses.fields(Entry)]
+_FIELDS = tuple(f.name for f in dataclasses.fields(Entry))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The cells of one image in the tables; of the image row, what depends on other images is filled in later."""
+
+    image: list[str]
+    spots: list[list[str]]
+    clusters: list[list[str]]
+
+    def pack(self) -> bytes:
+        """Return the cells as the ledger keeps them."""
+        return zlib.compress(json.dumps([self.image, self.spots, self.clusters]).encode(), 1)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Return what `pack` packed."""
+        return cls(*json.loads(zlib.decompress(packed)))
 
 
 class Ledger:
@@ -91,6 +115,7 @@ class Ledger:
             self._file.execute("PRAGMA synchronous = NORMAL")
             if version == 0:
                 self._file.execute(f"CREATE TABLE IF NOT EXISTS files ({', '.join(_FIELDS)}, PRIMARY KEY (key))")
+                self._file.execute("CREATE TABLE IF NOT EXISTS rows (key PRIMARY KEY, packed)")
                 self._file.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise DetectorError(f"{path} was written by another version; use --fresh or another --out")
@@ -103,16 +128,23 @@ class Ledger:
             self._file.close()
             raise
 
-    def put(self, entry: Entry) -> None:
-        """Add or replace an entry; it is on disk after the next `commit`."""
+    def put(self, entry: Entry, packed_rows: bytes = b"") -> None:
+        """Add or replace an entry and its table rows; they are on disk after the next `commit`."""
         self.entries[entry.key] = entry
         marks = ", ".join("?" * len(_FIELDS))
         self._file.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", entry.to_row())
+        self._file.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (entry.key, packed_rows))
+
+    def rows(self, key: str) -> Rows:
+        """Return the table rows of an analysed file."""
+        (packed,) = self._file.execute("SELECT packed FROM rows WHERE key = ?", (key,)).fetchone()
+        return Rows.unpack(packed)
 
     def drop(self, key: str) -> None:
         """Forget an entry."""
         del self.entries[key]
-        self._file.execute("DELETE FROM files WHERE key = ?", (key,))
+        for table in ("files", "rows"):
+            self._file.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
 
     def commit(self) -> None:
         """Write what `put` and `drop` changed to the disk."""

@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from detector.batch.find import MANIFEST, Found, find_inputs, is_result_folder, value_of
 from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.batch.manifest import code_hash, now, write_manifest
 from detector.batch.pool import Limits, Lost, check_limits, run_locally
-from detector.batch.tabulate import TABLE_NAMES, TableChoice, Totals, write_tables
+from detector.batch.tabulate import TABLE_NAMES, Totals, write_tables
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
 from detector.errors import DetectorError
 from detector.export.files import printable, reading_name, sync_folder
@@ -80,6 +81,11 @@ class Job:
     pseudonymise: bool = False
     fresh: bool = False
     command: tuple[str, ...] = ()
+
+    @property
+    def listed_confidence(self) -> float:
+        """Confidence from which spots are listed."""
+        return self.settings.cluster.min_confidence if self.min_confidence is None else self.min_confidence
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class _Run:
 
     def __init__(self, job: Job, ledger: Ledger, secret: bytes) -> None:
         self._job, self._ledger, self._secret = job, ledger, secret
-        self._detection, self._report, self._pictures = _hashes(job)
+        self._hashes = _Hashes.of(job)
         self._found: dict[str, Found] = {}
         self._order: dict[str, int] = {}
         self._settled: set[str] = set()
@@ -202,6 +208,7 @@ class _Run:
         plan = Plan(
             folder=job.out.resolve(),
             settings=job.settings,
+            listed_confidence=job.listed_confidence,
             overlays="overlay" in job.formats,
             crops="crops" in job.formats,
             pictures=job.pictures,
@@ -262,7 +269,7 @@ class _Run:
 
     def _stands(self, entry: Entry, found: Found) -> bool:
         """Return whether what the ledger says of a file still holds, pictures aside; what failed is tried again."""
-        if entry.status == FAILED or entry.detection != self._detection or found.skipped or found.error:
+        if entry.status == FAILED or entry.detection != self._hashes.detection or found.skipped or found.error:
             return False
         if (entry.size, entry.mtime_ns) != (found.size, found.mtime_ns):
             return False
@@ -270,22 +277,24 @@ class _Run:
         stated = entry.status in (ANALYSED, DUPLICATE) and not entry.given_spacing
         if entry.given_spacing != given and not (stated and not given.endswith("!")):
             return False
-        return entry.status != ANALYSED or (self._job.out / reading_name(entry.image_id)).is_file()
+        if entry.status != ANALYSED:
+            return entry.shown == self._shown(found)
+        return (self._job.out / reading_name(entry.image_id)).is_file()
 
     def _task(self, key: str, found: Found) -> Task | None:
         entry = self._ledger.entries.get(key)
-        task = Task(key, found.path, self._shown(found), self._spacing(found), draw=bool(self._pictures))
+        task = Task(key, found.path, self._shown(found), self._spacing(found), draw=bool(self._hashes.pictures))
         if entry is None or key not in self._settled:
             known = entry if entry is not None and entry.status == ANALYSED else None
-            if known and known.detection == self._detection and known.given_spacing == self._given(found):
+            if known and known.detection == self._hashes.detection and known.given_spacing == self._given(found):
                 # the file was touched, but perhaps not changed
                 return dataclasses.replace(task, sha256=known.sha256, reading=reading_name(known.image_id))
             return task
         if entry.status != ANALYSED:
             return None
         whole = all((self._job.out / name).is_file() for name in entry.files)
-        draw = bool(self._pictures) and not (entry.pictures == self._pictures and whole)
-        if not draw and entry.report == self._report and entry.shown == task.shown:
+        draw = bool(self._hashes.pictures) and not (entry.pictures == self._hashes.pictures and whole)
+        if not draw and entry.tables == self._hashes.tables and entry.shown == task.shown:
             return None
         return dataclasses.replace(task, sha256=entry.sha256, reading=reading_name(entry.image_id), draw=draw)
 
@@ -312,15 +321,16 @@ class _Run:
             exposure_id=outcome.exposure_id,
             presentation_intent=outcome.presentation_intent,
             given_spacing="" if stated else self._given(found),
-            detection=self._detection,
-            report=self._report,
+            detection=self._hashes.detection,
+            report=self._hashes.report,
+            tables=self._hashes.tables,
             seconds=outcome.seconds,
         )
         if old is not None and old.status == ANALYSED and old.image_id != entry.image_id:
             self._forget_image(old)
         if entry.status == ANALYSED:
             entry = self._take(entry, old, outcome) if self._claim(entry) else self._leave(entry, outcome)
-        self._ledger.put(entry)
+        self._ledger.put(entry, outcome.rows if entry.status == ANALYSED else b"")
         self._settled.add(task.key)
         return entry
 
@@ -342,11 +352,13 @@ class _Run:
     def _take(self, entry: Entry, old: Entry | None, outcome: Outcome) -> Entry:
         kept = old if old is not None and old.image_id == entry.image_id else None
         files = outcome.pictures
-        if files is None and kept is not None and kept.report == self._report:
+        if files is None and kept is not None and kept.report == self._hashes.report:
             entry = dataclasses.replace(entry, files=kept.files, pictures=kept.pictures)
         else:
             self._remove(set(kept.files if kept else ()) - set(files or ()))
-            entry = dataclasses.replace(entry, files=files or (), pictures=self._pictures if files is not None else "")
+            entry = dataclasses.replace(
+                entry, files=files or (), pictures=self._hashes.pictures if files is not None else ""
+            )
         for partial, name in outcome.written:
             place = self._job.out / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -388,11 +400,6 @@ class _Run:
 
     def _tabulate(self) -> Totals:
         start = time.monotonic()
-        counted = self._job.settings.cluster.min_confidence
-        listed = self._job.min_confidence
-        choice = TableChoice(
-            "csv" in self._job.formats, "parquet" in self._job.formats, counted, counted if listed is None else listed
-        )
         entries: list[Entry] = []
         for key, found in self._found.items():
             if found.skipped:
@@ -401,14 +408,10 @@ class _Run:
                 entries.append(Entry(key, self._shown(found), error="ReadError", message=found.error))
             elif key in self._settled:
                 entry = self._ledger.entries[key]
-                if entry.status != ANALYSED or entry.report == self._report:
+                if entry.status != ANALYSED or entry.tables == self._hashes.tables:
                     entries.append(entry)
         cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
-        totals = write_tables(self._job.out, entries, cases, choice)
-        for key in totals.damaged:
-            self._settled.discard(key)
-            self._owners.pop(self._ledger.entries[key].image_id, None)
-            self._ledger.drop(key)
+        totals = write_tables(self._job.out, self._ledger, entries, cases, self._job.formats)
         self._tabled = time.monotonic()
         self._tables_cost = self._tabled - start
         return totals
@@ -433,16 +436,28 @@ class _Run:
         )
 
 
-def _hashes(job: Job) -> tuple[str, str, str]:
-    """Return what detection, the saved Reading, and its pictures depend on; the last is empty if none are asked for.
+@dataclass(frozen=True)
+class _Hashes:
+    """What detection, the Reading, its table rows and its pictures depend on; the last is empty if none are due."""
 
-    The largest image that is decoded is left out: it decides what is refused, and refusals are tried again anyway.
-    """
-    any_size = dataclasses.replace(job.settings.read, max_megapixels=ReadSettings().max_megapixels)
-    detection = dataclasses.replace(job.settings, read=any_size).detection_hash() + code_hash()
-    report = job.settings.report_hash() + code_hash()
-    asked = sorted({"overlay", "crops"} & job.formats) if job.pictures != "none" else []
-    return detection, report, f"{report} {job.pictures} {' '.join(asked)}" if asked else ""
+    detection: str
+    report: str
+    tables: str
+    pictures: str
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        # the largest image that is decoded decides what is refused, and refusals are tried again anyway
+        any_size = dataclasses.replace(job.settings.read, max_megapixels=ReadSettings().max_megapixels)
+        settings = dataclasses.replace(job.settings, read=any_size)
+        report = f"{settings.report_hash()} {code_hash()}"
+        asked = sorted({"overlay", "crops"} & job.formats) if job.pictures != "none" else []
+        return cls(
+            f"{settings.detection_hash()} {code_hash()}",
+            report,
+            f"{report} {job.listed_confidence!r}",
+            " ".join([report, job.pictures, *asked]) if asked else "",
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------

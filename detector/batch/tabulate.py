@@ -1,14 +1,13 @@
-"""Tables made from saved Readings, one Reading in memory at a time."""
+"""Tables of a run, put together from the rows of its images, one image in memory at a time."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry
-from detector.export.files import reading_name
+from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.export.tables import (
     CLUSTER_COLUMNS,
     ERROR_COLUMNS,
@@ -19,19 +18,17 @@ from detector.export.tables import (
     Row,
     RowWriter,
     cell,
-    cluster_rows,
-    image_row,
     open_csv,
     open_parquet,
-    spot_rows,
 )
-from detector.records import Column, Reading
+from detector.records import Column
 
 _TABLES: Mapping[str, Sequence[Column]] = {
     "images": IMAGE_COLUMNS,
     "spots": SPOT_COLUMNS,
     "clusters": CLUSTER_COLUMNS,
 }
+_IMAGE_NAMES = tuple(c.name for c in IMAGE_COLUMNS)
 TABLE_NAMES = (
     *(f"{name}.{suffix}" for name in _TABLES for suffix in ("csv", "parquet")),
     *("timings.csv", "errors.csv", "skipped.csv"),
@@ -52,37 +49,25 @@ class Totals:
     clusters: int = 0
     review_clusters: int = 0
     flagged: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class TableChoice:
-    """How tables are written: as CSV, as Parquet, and which confidence counts and is listed."""
-
-    csv: bool = True
-    parquet: bool = False
-    counted_confidence: float = 0.5
-    listed_confidence: float = 0.5
-
-
-def write_tables(folder: Path, entries: Sequence[Entry], cases: Mapping[str, str], choice: TableChoice) -> Totals:
+def write_tables(
+    folder: Path, ledger: Ledger, entries: Sequence[Entry], cases: Mapping[str, str], formats: Collection[str]
+) -> Totals:
     """Write all tables of a run whole, ordered by path, then id.
 
     Parameters
     ----------
     folder : Path
         The result folder.
+    ledger : Ledger
+        Holds the rows of the images.
     entries : sequence of Entry
         All that the run is about.
     cases : mapping
         Case ids by the entries' keys, where they are given.
-    choice : TableChoice
-        A table that is there already is written anew even if not chosen, so that no two tables disagree.
-
-    Returns
-    -------
-    Totals
-        `damaged` holds the keys of entries whose saved Reading cannot be read; they are in errors.csv.
+    formats : collection of str
+        Of ``csv`` and ``parquet``; a table that is there already is written anew in any case, so that no two disagree.
 
     Raises
     ------
@@ -93,28 +78,27 @@ def write_tables(folder: Path, entries: Sequence[Entry], cases: Mapping[str, str
     analysed = sorted((e for e in entries if e.status == ANALYSED), key=lambda e: (e.shown, e.image_id))
     excluded = _excluded(analysed)
     with contextlib.ExitStack() as stack:
-        images, spots, clusters = (_open(stack, folder, name, choice) for name in _TABLES)
+        images, spots, clusters = (_open(stack, folder, name, formats) for name in _TABLES)
         timings = stack.enter_context(open_csv(folder / "timings.csv", TIMING_COLUMNS))
         for entry in analysed:
-            reading = _load(folder, entry)
-            if reading is None:
-                totals.damaged.append(entry.key)
-                continue
-            reason = excluded.get(entry.key, "")
-            images([image_row(reading, choice.counted_confidence, cases.get(entry.key, ""), reason)])
-            spots(spot_rows(reading, choice.listed_confidence))
-            clusters(cluster_rows(reading))
+            rows = ledger.rows(entry.key)
+            image = dict(zip(_IMAGE_NAMES, rows.image, strict=True))
+            image["excluded_reason"] = cell(excluded.get(entry.key))
+            image["case_id"] = cell(cases.get(entry.key)) or image["case_id"]
+            images([list(image.values())])
+            spots(rows.spots)
+            clusters(rows.clusters)
             timings([_timing_row(entry)])
-            _count(totals, reading, reason)
+            _count(totals, image)
     _write_the_rest(folder, entries, totals)
     return totals
 
 
-def _open(stack: contextlib.ExitStack, folder: Path, name: str, choice: TableChoice) -> RowWriter:
+def _open(stack: contextlib.ExitStack, folder: Path, name: str, formats: Collection[str]) -> RowWriter:
     writers: list[RowWriter] = []
-    for wanted, suffix, opened in ((choice.csv, "csv", open_csv), (choice.parquet, "parquet", open_parquet)):
+    for suffix, opened in (("csv", open_csv), ("parquet", open_parquet)):
         path = folder / f"{name}.{suffix}"
-        if wanted or path.exists():
+        if suffix in formats or path.exists():
             writers.append(stack.enter_context(opened(path, _TABLES[name])))
 
     def write(rows: Iterable[Row]) -> None:
@@ -123,14 +107,6 @@ def _open(stack: contextlib.ExitStack, folder: Path, name: str, choice: TableCho
             writer(rows)
 
     return write
-
-
-def _load(folder: Path, entry: Entry) -> Reading | None:
-    try:
-        reading = Reading.from_json((folder / reading_name(entry.image_id)).read_text("utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return reading if reading.identity.sha256 == entry.sha256 else None
 
 
 def _excluded(analysed: Sequence[Entry]) -> dict[str, str]:
@@ -151,29 +127,25 @@ def _timing_row(entry: Entry) -> Row:
     return [cell(entry.image_id), cell(sum(entry.seconds.values())), *map(cell, rooms)]
 
 
-def _count(totals: Totals, reading: Reading, excluded: str) -> None:
+def _count(totals: Totals, image: Mapping[str, str]) -> None:
     totals.analysed += 1
-    if excluded:
+    if image["excluded_reason"]:
         totals.excluded += 1
         return
-    totals.clusters += len(reading.clusters)
-    totals.review_clusters += reading.n_review
-    if reading.n_review:
-        totals.flagged.append(reading.identity.path)
+    totals.clusters += int(image["n_clusters"])
+    totals.review_clusters += int(image["n_review"])
+    if image["n_review"] != "0":
+        totals.flagged.append(image["path"])
 
 
 def _write_the_rest(folder: Path, entries: Sequence[Entry], totals: Totals) -> None:
     errors, skipped = list[Row](), list[Row]()
     taken = {e.image_id: e for e in entries if e.status == ANALYSED}
-    damaged = set(totals.damaged)
     for entry in sorted(entries, key=lambda e: (e.shown, e.image_id)):
         if entry.status == SKIPPED:
             skipped.append([cell(entry.shown), cell(entry.message)])
         elif entry.status == FAILED:
             errors.append([cell(entry.shown), cell(entry.error), cell(entry.message)])
-        elif entry.key in damaged:
-            message = "its saved reading is damaged; run the same command again"
-            errors.append([cell(entry.shown), "DamagedReading", message])
         elif entry.status == DUPLICATE:
             first = taken.get(entry.image_id)
             if first is None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.batch.ledger import ANALYSED, FAILED, SKIPPED
+from detector.batch.ledger import ANALYSED, FAILED, SKIPPED, Rows
 from detector.errors import NotAMammogram, ReadError
 from detector.export.files import file_stem, printable, reading_name
+from detector.export.tables import cluster_rows, image_row, spot_rows
 from detector.records import Identity, Kind, Mammogram, Reading
 from detector.settings import Settings
 
@@ -39,6 +40,8 @@ class Plan:
     folder : Path
         The result folder.
     settings : Settings
+    listed_confidence : float
+        Confidence from which spots are rows of their table.
     overlays, crops : bool
         Whether these pictures are drawn.
     pictures : str
@@ -51,6 +54,7 @@ class Plan:
 
     folder: Path
     settings: Settings
+    listed_confidence: float = 0.5
     overlays: bool = False
     crops: bool = False
     pictures: str = "all"
@@ -89,10 +93,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file; small, so that it travels well.
+    """What became of a file; no Reading and no picture, so that it travels well.
 
-    `written` are pairs of the temporary name and the final one, both relative to the result folder; `pictures` are the
-    final names among them, or None if no pictures were due.
+    `rows` are the packed `Rows`; `written` are pairs of the temporary name and the final one, both relative to the
+    result folder; `pictures` are the final names among them, or None if no pictures were due.
     """
 
     status: str
@@ -104,6 +108,7 @@ class Outcome:
     presentation_intent: str = ""
     spacing_source: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    rows: bytes = b""
     written: tuple[tuple[str, str], ...] = ()
     pictures: tuple[str, ...] | None = None
 
@@ -208,8 +213,17 @@ def _process(plan: Plan, task: Task) -> Outcome:
         presentation_intent=reading.identity.presentation_intent,
         spacing_source=reading.identity.spacing_source,
         seconds=seconds,
+        rows=_rows(plan, reading).pack(),
         written=tuple(written),
         pictures=tuple(name for name, _ in drawn) if task.draw else None,
+    )
+
+
+def _rows(plan: Plan, reading: Reading) -> Rows:
+    return Rows(
+        list(image_row(reading, plan.settings.cluster.min_confidence)),
+        [list(row) for row in spot_rows(reading, plan.listed_confidence)],
+        [list(row) for row in cluster_rows(reading)],
     )
 
 
