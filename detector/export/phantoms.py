@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +64,11 @@ class DicomForm:
         A key of `TRANSFER_SYNTAXES`.
     """
 
-    intent: Literal["presentation", "processing"] = "presentation"
-    relationship: Literal["LOG", "LIN"] = "LOG"
-    sign: Literal[-1, 1] = -1
-    bits: Literal[12, 14, 16] = 12
-    monochrome: Literal[1, 2] = 2
+    intent: str = "presentation"
+    relationship: str = "LOG"
+    sign: int = -1
+    bits: int = 12
+    monochrome: int = 2
     transfer_syntax: str = "explicit"
 
     def __post_init__(self) -> None:
