@@ -404,6 +404,7 @@ class Identity:
     sop_class_uid: str = ""
     study_uid: str = ""
     frame: int = 0
+    n_frames: int = 1
     study_date: str = ""
     side: str = ""
     view: str = ""
