@@ -19,7 +19,7 @@ from skimage.draw import polygon
 from detector.export.pictures import NOTICE, apply_window, draw_crops, draw_overlay, encode_png, suspicion_words
 from detector.export.pictures.legend import Pen, draw_legend, scale_bar
 from detector.export.pictures.lettering import Font, plain
-from detector.export.pictures.marks import MACRO, MICRO, REVIEW, UNKNOWN, WHITE
+from detector.export.pictures.marks import CIRCLE, MACRO, MICRO, REVIEW, UNKNOWN, WHITE, frame_spots
 from detector.export.pictures.window import choose_window, shade
 from detector.records import Clusters, Identity, Kind, Mammogram, Outlines, Reading, Spots, Window
 from detector.settings import AssessSettings, Settings
@@ -405,6 +405,18 @@ def test_tiny_images_have_pictures(rows: int, cols: int, flagged: bool) -> None:
         assert draw_overlay(mammogram, reading).shape == (rows, cols, 3)
         for _, crop in draw_crops(mammogram, reading):
             assert max(crop.shape) <= 1200
+
+
+@given(npst.arrays(np.float32, st.tuples(st.integers(1, 20), st.just(2)), elements=st.floats(-50, 50, width=32)))
+def test_a_ring_goes_around_every_vertex_of_its_spot(outline: NDArray[np.float32]) -> None:
+    both = np.concatenate([outline, 3 * outline[::-1]])
+    offsets = np.array([0, len(outline), len(outline), 2 * len(outline)])
+    centres = np.array([outline.mean(0), (7, 7), 3 * outline.mean(0)])
+    frames = frame_spots(both, offsets, centres)
+    rings = frames.place(CIRCLE, 1.0).astype(np.float32)
+    for ring, vertices in ((rings[0], outline), (rings[1], centres[1:2]), (rings[2], 3 * outline)):
+        for x, y in vertices.tolist():
+            assert cv2.pointPolygonTest(ring.reshape(-1, 1, 2), (x, y), measureDist=False) >= 0
 
 
 def test_spots_without_outlines_are_marked_at_their_centres() -> None:

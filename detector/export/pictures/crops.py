@@ -23,7 +23,7 @@ _GAP_PX = 4
 _LEAST_PANEL_PX = 396
 _FIELD_MM = 10.0  # side of the smallest part of the image that is shown, if it fits
 _MARGIN_MM = 1.5
-_LEAST_MARGIN_PX = 10  # of the image; the cluster's outline takes most of it
+_LEAST_MARGIN_PX = 30  # of the picture; the cluster's outline takes most of it
 
 
 def draw_crops(mammogram: Mammogram, reading: Reading) -> Iterator[tuple[int, Picture]]:
@@ -54,18 +54,16 @@ def _field(mammogram: Mammogram, reading: Reading, i: int) -> tuple[Box, tuple[f
     """Return the part of the image around a cluster that its crop shows, and how much it is enlarged."""
     identity = mammogram.identity
     known = identity.sizes_known and min(identity.spacing_mm) > 0
-    spacing = np.array(identity.spacing_mm if known else (_MARGIN_MM / _LEAST_MARGIN_PX,) * 2)
+    spacing = np.array(identity.spacing_mm if known else (_MARGIN_MM / 20,) * 2)
     square = spacing / spacing.min()
     panel = np.array(_PANEL_PX)
     points = _points(reading, i)
     low, high = points.min(0), points.max(0)
-    side = np.maximum(
-        high - low + 2 * _MARGIN_MM / spacing, np.minimum(_FIELD_MM / spacing, _PANEL_PX[1] / _ZOOM / square)
-    )
-    side = np.minimum(side, panel / _ZOOM / square)  # rather less around it than less magnified
-    least = np.maximum(high - low + 2 * _LEAST_MARGIN_PX / square, _LEAST_PANEL_PX / _ZOOM / square)
-    side = np.maximum(side, least)
-    zoom = min(_ZOOM, float((panel / (side * square)).min()))
+    extent = np.maximum(high - low, 1)
+    zoom = min(_ZOOM, float(((panel - 2 * _LEAST_MARGIN_PX) / (extent * square)).min()))
+    side = np.maximum(extent + 2 * _MARGIN_MM / spacing, np.minimum(_FIELD_MM / spacing, _PANEL_PX[1] / _ZOOM / square))
+    side = np.minimum(side, panel / zoom / square)  # rather less around it than less magnified
+    side = np.maximum(side, _LEAST_PANEL_PX / zoom / square)
     shape = np.array(mammogram.pixels.shape)
     side = np.minimum(np.floor(side + 1e-6).astype(int).clip(1), shape)
     start = np.rint((low + high - side) / 2).astype(int).clip(0, shape - side)
