@@ -66,7 +66,7 @@ class Pen:
     @property
     def line_px(self) -> int:
         """Width of a thin line."""
-        return max(1, round(0.75 * self.unit_px))
+        return max(2, round(0.75 * self.unit_px))
 
     @property
     def bold_px(self) -> int:
@@ -76,7 +76,7 @@ class Pen:
     @property
     def gap_px(self) -> float:
         """Distance from a spot to the middle of its mark's line."""
-        return max(4.0, 2.6 * self.unit_px)
+        return max(4.5, 2.6 * self.unit_px)
 
     def font(self, units: float, bold: bool = False) -> Font:
         """Return the font whose line is so many units high."""

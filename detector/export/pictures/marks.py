@@ -111,7 +111,7 @@ def draw_spots(picture: Picture, frames: Frames, kinds: NDArray[np.integer], lin
         )  # an edge on the outer side only
         _draw(picture, chosen.place(shape, gap_px), colour, line_px, closed=True)
     corners = frames[kinds == Kind.MACRO].place(_BRACKETS, gap_px)
-    draw_lines(picture, corners.reshape(-1, 3, 2), MACRO, line_px * 3 // 2)
+    draw_lines(picture, corners.reshape(-1, 3, 2), MACRO, line_px + line_px // 3)
 
 
 def surround(points: NDArray[np.floating], grown_px: float) -> NDArray[np.float64]:
