@@ -452,7 +452,9 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], per: Per, *, limit: flo
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ExportError("curves are drawn by matplotlib: install it with pip install matplotlib") from error
+        raise ExportError(
+            "drawing curves needs matplotlib: pip install 'microcalcification-detector[evaluate]'"
+        ) from error
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

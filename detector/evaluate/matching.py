@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -128,19 +128,19 @@ def match_spots(
     # ties of confidence are broken by place, so that the order of the rows changes nothing
     found_row = found_row[np.lexsort((*found_px[found_row].T[::-1], -findings.spots.confidence[found_row]))]
     pairs = _near_pairs(truth, findings, rule, true_row, found_row)
-    confidence = findings.spots.confidence[found_row]
     first = (
         _first_hits(pairs, _CHOICES[rule], len(true_row), len(found_row))
         if rule in _CHOICES
         else _any_hits(pairs, len(true_row))
     )
+    hit_by = np.append(found_row, -1)[first]
 
     is_false = is_open.copy()
-    is_false[found_row[first[first >= 0]] if rule in _CHOICES else found_row[pairs.found]] = False
+    is_false[hit_by[hit_by >= 0] if rule in _CHOICES else found_row[pairs.found]] = False
     is_false[is_false] = ~_within(
         found_px[is_false], true_px[spared], _reach_mm(truth, rule, whole=True)[spared], spacing
     )
-    return _spread(true_row, found_row, first, confidence, len(counts), is_false)
+    return _matched(true_row, hit_by, findings.spots.confidence, len(counts), is_false)
 
 
 def match_clusters(
@@ -159,9 +159,9 @@ def match_clusters(
     found_row = found_row[np.lexsort((*centers[found_row].T[::-1], -findings.clusters.confidence[found_row]))]
     true, found = np.nonzero(hits[np.ix_(true_row, found_row)])
     pairs = _Pairs(true, found, np.zeros(len(true)))
-    first = _any_hits(pairs, len(true_row))
+    hit_by = np.append(found_row, -1)[_any_hits(pairs, len(true_row))]
     is_false = is_open & ~hits.any(axis=0)
-    return _spread(true_row, found_row, first, findings.clusters.confidence[found_row], len(counts), is_false)
+    return _matched(true_row, hit_by, findings.clusters.confidence, len(counts), is_false)
 
 
 def _hits_of_mark(
@@ -362,19 +362,15 @@ def _each_in_turn(cost: Floats) -> NDArray[np.bool_]:
     return is_hit
 
 
-_CHOICES: dict[SpotRule, Callable[[Floats], NDArray[np.bool_]]] = {
+_CHOICES: Mapping[SpotRule, Callable[[Floats], NDArray[np.bool_]]] = {
     SpotRule.OWN: _most_and_nearest,
     SpotRule.R1: _each_in_turn,
 }
 
 
-def _spread(
-    true_row: Ints, found_row: Ints, first: Ints, confidence: Floats, n_true: int, is_false: NDArray[np.bool_]
-) -> Matched:
-    """Put results by number back to rows of the tables."""
+def _matched(true_row: Ints, hit_by: Ints, confidence: Floats, n_true: int, is_false: NDArray[np.bool_]) -> Matched:
+    """Put results of the objects that count among all objects; `hit_by` holds rows of findings, -1 for none."""
     hit_confidence, found_by = np.full(n_true, np.nan), np.full(n_true, -1)
-    is_hit = first >= 0
-    hit_confidence[true_row] = -np.inf
-    hit_confidence[true_row[is_hit]] = confidence[first[is_hit]]
-    found_by[true_row[is_hit]] = found_row[first[is_hit]]
+    hit_confidence[true_row] = np.append(confidence, -np.inf)[hit_by]
+    found_by[true_row] = hit_by
     return Matched(hit_confidence, found_by, is_false)
