@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Marks, Seeds, Zone
 from detector.settings import DetectSettings
 
-RING_SCALES = 2.6
-"""Radius of the ring that the surroundings are read on, in scales: nearly twice the radius of the blob itself."""
+RING_SCALES = np.array([[2.6], [4.5]])
+"""Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob itself."""
 
 REACH_PX, FAR_REACH_PX = 12, 32
 """Half sides of the search window in cells of the level: most spots, and those that run over its border."""
@@ -34,7 +34,7 @@ EDGE_MM = 0.12
 """Distance from the outline at which its step is read: more than the blur of common systems (0.05 to 0.1 mm)."""
 
 
-LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
+LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.5
 """Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
 
 
@@ -193,18 +193,20 @@ def _grow_in_window(level: Level, seeds: Seeds, pixel_mm: float, reach: int) -> 
     best = around.argmax(axis=1)
     peak_row, peak_col = reach - 1 + best // 3, reach - 1 + best % 3
     angle = np.arange(16) * (np.pi / 8)
-    radius = RING_SCALES * seeds.scale_mm[:, None] / pixel_mm / level.step_px
+    radius = RING_SCALES * (seeds.scale_mm / pixel_mm / level.step_px)[:, None, None]
     ring_row = np.rint(reach + radius * np.sin(angle)).astype(np.intp)
     ring_col = np.rint(reach + radius * np.cos(angle)).astype(np.intp)
-    base = np.median(tophat[each[:, None], ring_row, ring_col], axis=1)
-    height = around.max(axis=1) - base
+    # a seed of too fine a scale has its inner ring on the spot itself
+    base = np.median(tophat[each[:, None, None], ring_row, ring_col], axis=2).min(axis=1)
+    # the brightest pixel of nine is the noise's choice; the mean of the upper five is nearly free of it
+    height = np.sort(around, axis=1)[:, 4:].mean(axis=1) - base
     half = base + OUTLINE_FRACTION * height
 
     inside = _connected(tophat > half[:, None, None], peak_row, peak_col)
     cut = inside[:, 0].any(1) | inside[:, -1].any(1) | inside[:, :, 0].any(1) | inside[:, :, -1].any(1)
     threshold = level.background[row, col] + half
-    ring = level.background[rows[each[:, None], ring_row, 0], cols[each[:, None], 0, ring_col]]
-    slope = np.stack([ring @ np.sin(angle), ring @ np.cos(angle)], axis=1) / (8 * radius * level.step_px)
+    outer = level.background[rows[each[:, None], ring_row[:, -1], 0], cols[each[:, None], 0, ring_col[:, -1]]]
+    slope = np.stack([outer @ np.sin(angle), outer @ np.cos(angle)], axis=1) / (8 * radius[:, -1] * level.step_px)
     return _Windows(inside, threshold.astype(np.float64), slope.astype(np.float64), height.astype(np.float64), cut)
 
 
@@ -350,7 +352,9 @@ def _resolve(regions: _Regions, detail: Detail, shape: tuple[int, ...]) -> Marks
     centre = np.clip(row, 0, shape[0] - 1) * shape[1] + np.clip(col, 0, shape[1] - 1)
     # rank n is the strongest; ties go to the upper, then the left one
     noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
-    strength = regions.height * np.maximum(seeds.response_sigma, regions.edge / noise)
+    # the step was found along the whole border, whose independent places grow in number with the scale
+    n_places = seeds.scale_mm / detail.bands[0].scale_mm
+    strength = regions.height * np.maximum(seeds.response_sigma, regions.edge / noise * np.sqrt(n_places))
     order = np.lexsort((seeds.col_px, seeds.row_px, -strength))
     rank = np.empty(n, np.int32)
     rank[order] = np.arange(n, 0, -1)

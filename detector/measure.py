@@ -331,22 +331,35 @@ def _evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks:
         "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
         "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
         "pixel_mm": np.full(len(seeds), detail.pixel_mm),
-        "saturated": _saturated(mammogram, seeds.row_px, seeds.col_px),
     }
     for band in detail.bands:
         level = detail.levels[band.level]
         row, col = level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1)
         value = sample_bilinear(band.response, row, col)
         features[f"response_{band.scale_mm:.3f}"] = value / band.noise[box_cell]
-    features |= _ring_contrasts(detail, marks, noise)
+    features |= _pixel_features(mammogram, marks) | _ring_contrasts(detail, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
 
 
-def _saturated(mammogram: Mammogram, row_px: Floats, col_px: Floats) -> Floats:
-    """Return 1 where the peak's pixel is at the top of the image's range."""
-    row = np.clip(np.rint(row_px).astype(np.int64), 0, mammogram.pixels.shape[0] - 1)
-    col = np.clip(np.rint(col_px).astype(np.int64), 0, mammogram.pixels.shape[1] - 1)
-    return (mammogram.pixels[row, col] >= mammogram.pixels.max()).astype(np.float64)
+def _pixel_features(mammogram: Mammogram, marks: Marks) -> dict[str, Floats]:
+    """Return what the unsmoothed pixels at the peak say: dust on film is sharper than anything imaged through it."""
+    pixels, seeds = mammogram.pixels, marks.seeds
+    rows, cols = pixels.shape
+    offset = np.arange(-3, 4)
+    row = np.clip(np.rint(seeds.row_px).astype(np.int64)[:, None] + offset, 0, rows - 1)[:, :, None]
+    col = np.clip(np.rint(seeds.col_px).astype(np.int64)[:, None] + offset, 0, cols - 1)[:, None, :]
+    patch = pixels[row, col]
+    best = patch[:, 2:5, 2:5].reshape(-1, 9).argmax(axis=1)
+    each, r, c = np.arange(len(seeds)), 2 + best // 3, 2 + best % 3
+    peak = patch[each, r, c]
+    near = (patch[each, r - 1, c] + patch[each, r + 1, c] + patch[each, r, c - 1] + patch[each, r, c + 1]) / 4
+    far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
+    height = np.maximum(marks.height, 1e-12)
+    return {
+        "saturated": (peak >= pixels.max()).astype(np.float64),
+        "drop_1px": (peak - near) / height,
+        "drop_2px": (peak - far) / height,
+    }
 
 
 def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Floats]:
