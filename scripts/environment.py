@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,7 @@ def _install(folder: Path, lock: Path) -> None:
 
 def _load_opencv(folder: Path) -> None:
     python, log = str(folder / "bin/python"), folder / "setup.log"
+    quoted = shlex.quote(python)
     if _run([python, "-I", "-c", WARM_UP], log) == 0:
         return
     reason = _last_line(log)
@@ -99,7 +101,7 @@ def _load_opencv(folder: Path) -> None:
         raise SetUpError(
             f"OpenCV cannot be loaded ({reason}): install the system's libraries (Debian, Ubuntu: apt-get install "
             f"{' '.join(OPENCV_LIBRARIES)}; Fedora: dnf install mesa-libGL glib2), or take the build that needs none "
-            f"({python} -m pip uninstall -y opencv-python, then {python} -m pip install opencv-python-headless), "
+            f"({quoted} -m pip uninstall -y opencv-python, then {quoted} -m pip install opencv-python-headless), "
             "and start again."
         )
     raise SetUpError(f"The installed packages cannot be loaded; more is in {log}: {reason}")
