@@ -12,6 +12,7 @@ import pytest
 from pydicom.encaps import generate_frames
 from pydicom.sr.codedict import codes
 
+import detector
 from detector.errors import ExportError
 from detector.evaluate.phantoms import LOG_GAIN, OPEN_LEVEL, Recipe, make_phantom
 from detector.export.phantoms import TRANSFER_SYNTAXES, DicomForm, store_pixels, write_dicom
@@ -148,3 +149,17 @@ def test_what_cannot_be_written_is_said(phantom: Mammogram, tmp_path: Path) -> N
         write_dicom(tmp_path / "x.dcm", Mammogram(phantom.pixels, type(phantom.identity)("x")))
     with pytest.raises(ExportError, match="No such file"):
         write_dicom(tmp_path / "missing" / "x.dcm", phantom)
+
+
+@pytest.mark.parametrize("form", PRESENTED + PROCESSED, ids=str)
+def test_reading_back_gives_the_pixels_up_to_a_factor_and_an_offset(
+    phantom: Mammogram, form: DicomForm, tmp_path: Path
+) -> None:
+    read = detector.read_mammogram(write_dicom(tmp_path / "x.dcm", phantom, form))
+    tissue = phantom.pixels > OPEN_LEVEL + 800
+    slope, offset = np.polyfit(phantom.pixels[tissue], read.pixels[tissue].astype(np.float64), 1)
+    assert slope > 0
+    assert np.abs((read.pixels[tissue] - offset) / slope - phantom.pixels[tissue]).std() < 5
+    assert read.spacing_mm == pytest.approx((0.15, 0.15))
+    assert (read.identity.side, read.identity.view) == ("R", "MLO")
+    assert read.identity.warnings == ()
