@@ -114,7 +114,7 @@ class DetectSettings:
         2.0, "sigma", (0, 50), "least step across its border", "the mean of 16 rays has a noise of 0.35 sigma"
     )
     max_candidates_per_cm2: float = _knob(
-        60.0, "1/cm2", (1, 1000), "strongest candidates kept", "bounds time and memory on noise"
+        200.0, "1/cm2", (1, 10_000), "strongest candidates kept", "bounds time and memory on images of noise"
     )
 
 
