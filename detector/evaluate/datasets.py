@@ -622,7 +622,7 @@ DATASETS: Mapping[str, DataSet] = {
         "mini-MIAS",
         "research only, not to be passed on",
         "peipa.essex.ac.uk, mini-MIAS database",
-        "Suckling 1994, Exerpta Medica International Congress Series 1069, 375-378",
+        "Suckling 1994, Excerpta Medica International Congress Series 1069, 375-378",
         "circles round groups",
         "class CALC; negative: class NORM",
         0.2,
