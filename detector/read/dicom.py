@@ -19,8 +19,12 @@ EXPLICIT: Final = "1.2.840.10008.1.2.1"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 
-HEADER_BYTES: Final = 4 << 20
-"""Most that is parsed of a header: a mammogram's is under 0.1 MB, and a parsed item takes a hundred times its bytes."""
+HEADER_BUDGET: Final = 8 << 20
+"""Most bytes that are parsed of a header, each read counting `_READ_COST` more, as much as it costs to parse a little.
+
+A mammogram's header takes under 0.5 MB so, that of a tomosynthesis of 100 slices some 4 MB.
+"""
+_READ_COST = 256
 UNDEFINED: Final = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = (_PIXEL_DATA, 0x7FE00009, 0x7FE00008)
@@ -235,7 +239,7 @@ def open_dicom(file: BinaryIO) -> DicomFile:
 
 def _parse(parse: Callable[[BinaryIO], Dataset], stream: BinaryIO) -> Dataset:
     try:
-        return parse(cast(BinaryIO, _Bounded(stream, HEADER_BYTES)))
+        return parse(cast(BinaryIO, _Bounded(stream, HEADER_BUDGET)))
     except ReadError:
         raise
     except RecursionError:
@@ -280,9 +284,9 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self._budget:
-            raise ReadError(f"its header is larger than {HEADER_BYTES >> 20} MB, which no mammogram's is")
+            raise ReadError(f"its header is larger than {HEADER_BUDGET >> 20} MB, which no mammogram's is")
         data = self._stream.read(size)
-        self._budget -= len(data)
+        self._budget -= len(data) + _READ_COST
         return data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ from detector.settings import ReadSettings
 
 _HEAD = 1 << 16
 _PGM = re.compile(rb"P[25]" + 3 * rb"(?:\s+|\s*#[^\n]*\n\s*)+(\d{1,9})" + rb"\s")
-_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_TIFF: Mapping[bytes, str] = {b"II*\0": "<", b"MM\0*": ">"}
 _OTHERS = (
     (b"\xff\xd8\xff", "a JPEG picture, whose compression hides what is looked for"),
     (b"P6", "a colour picture, not analysed"),
@@ -25,6 +26,7 @@ _OTHERS = (
     (b"PK", "a zip archive; unpack it first"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
 )
+_DAMAGED = "the picture is damaged or cut short; get a fresh copy"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ def open_picture(file: BinaryIO) -> Picture:
     ------
     NotAMammogram
         If it is none, or in colour.
+    BadPixels
+        If its header is cut short.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -60,7 +64,7 @@ def open_picture(file: BinaryIO) -> Picture:
 
 def _open_png(head: bytes) -> Picture:
     if len(head) < 26:
-        raise NotAMammogram("a PNG picture without a header")
+        raise BadPixels(_DAMAGED)
     cols, rows, bits, colour = struct.unpack_from(">LLBB", head, 16)
     if colour != 0:
         raise NotAMammogram("a colour picture, not analysed")
@@ -80,7 +84,7 @@ def _open_tiff(file: BinaryIO, order: str) -> Picture:
             if count == 1 and kind in (3, 4):
                 tags[tag] = struct.unpack(f"{order}{'H' if kind == 3 else 'L'}", field[: 2 if kind == 3 else 4])[0]
     except struct.error:
-        raise NotAMammogram("a TIFF picture without a header") from None
+        raise BadPixels(_DAMAGED) from None
     if tags.get(277, 1) != 1 or tags.get(262, 1) not in (0, 1):
         raise NotAMammogram("a colour picture, not analysed")
     if tags.get(258, 1) not in (8, 16):
@@ -115,7 +119,7 @@ def read_picture(file: BinaryIO, picture: Picture, settings: ReadSettings) -> Sa
     except MemoryError:
         raise
     except Exception as error:  # each codec has its own
-        raise BadPixels("the picture is damaged or cut short; get a fresh copy") from error
+        raise BadPixels(_DAMAGED) from error
     if values.shape != picture.shape or values.dtype.kind not in "iu":
         raise BadPixels("the picture is not of the size and kind that its header states; get a fresh copy")
     return values.max() - values if picture.white_is_zero else values
