@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import pdist
 
-from detector.records import BoolImage, FloatImage, Kind, Morphology, Shape
+from detector.records import BoolImage, Clusters, Distribution, FloatImage, Kind, Morphology, Shape, Spots
 
 CALCIUM_PER_MM = 1.2
 """Attenuation in 1/mm that calcium adds to tissue.
@@ -144,6 +145,71 @@ def kind_of(length_mm: float, width_mm: float, morphology: Morphology) -> Kind:
         return Kind.MICRO
     rod = morphology is Morphology.LARGE_ROD_LIKE and width_mm >= 0.5 and length_mm > 1.0
     return Kind.MACRO if width_mm >= 1.0 or rod else Kind.MICRO
+
+
+def spots_of(
+    particles: Sequence[Particle], spacing_mm: tuple[float, float], snr: ArrayLike, cluster_id: ArrayLike
+) -> Spots:
+    """Return particles as a perfect detector would table them.
+
+    Parameters
+    ----------
+    particles : sequence of Particle
+    spacing_mm : tuple of float
+        Of rows and of columns.
+    snr, cluster_id : array_like, shape (n,)
+
+    Returns
+    -------
+    Spots
+        Columns that only a measurement can fill are NaN.
+    """
+    sizes = np.array([size_of(outline_of(p), p.step_mm) for p in particles]).reshape(-1, 4)
+    area, length, width, direction = sizes.T
+    at = np.array([centroid_of(p) for p in particles]).reshape(-1, 2) / np.array(spacing_mm) - 0.5
+    return Spots.blank(
+        len(particles),
+        spot_id=np.arange(1, len(particles) + 1),
+        row_px=at[:, 0],
+        col_px=at[:, 1],
+        row_mm=at[:, 0] * spacing_mm[0],
+        col_mm=at[:, 1] * spacing_mm[1],
+        diameter_mm=2.0 * np.sqrt(area / np.pi),
+        length_mm=length,
+        width_mm=width,
+        area_mm2=area,
+        snr=snr,
+        orientation_deg=direction,
+        shape=[int(p.shape) for p in particles],
+        kind=[int(kind_of(s[1], s[2], p.morphology)) for s, p in zip(sizes, particles, strict=True)],
+        morphology=[int(p.morphology) for p in particles],
+        confidence=np.ones(len(particles)),
+        cluster_id=cluster_id,
+    )
+
+
+def clusters_of(spots: Spots) -> Clusters:
+    """Return the clusters that true spots of one morphology each form, in the order of their numbers."""
+    numbers = np.unique(spots.cluster_id[spots.cluster_id > 0])
+    members = [spots[spots.cluster_id == number] for number in numbers]
+    thin = [(m.shape == Shape.BRANCHING) | ((m.shape == Shape.DASH) & (m.width_mm < 0.5)) for m in members]
+    irregular = [t | (m.shape == Shape.IRREGULAR) for t, m in zip(thin, members, strict=True)]
+    return Clusters.blank(
+        len(numbers),
+        cluster_id=numbers,
+        row_px=[m.row_px.mean() for m in members],
+        col_px=[m.col_px.mean() for m in members],
+        n_spots=[len(m) for m in members],
+        n_irregular=[int(i.sum()) for i in irregular],
+        n_macro=[int((m.kind == Kind.MACRO).sum()) for m in members],
+        n_thin=[int(t.sum()) for t in thin],
+        extent_mm=[float(pdist(np.stack([m.row_mm, m.col_mm], axis=1)).max(initial=0.0)) for m in members],
+        size_cv=[float(m.diameter_mm.std() / m.diameter_mm.mean()) for m in members],
+        shape_irregularity=[float(i.mean()) for i in irregular],
+        distribution=[int(Distribution.GROUPED) for _ in members],
+        morphology=[int(m.morphology[0]) for m in members],
+        confidence=np.ones(len(numbers)),
+    )
 
 
 def draw_calcium(particles: Sequence[Particle], shape: tuple[int, int], spacing_mm: float) -> FloatImage:
