@@ -17,6 +17,7 @@ from detector.export.files import printable
 
 PROGRAM = "microcalcification-detector"
 MANIFEST = "manifest.json"
+RESULT_FOLDERS = ("readings", "overlays", "crops")
 
 _Place = tuple[int, int]
 
@@ -25,7 +26,8 @@ _Place = tuple[int, int]
 class Found:
     """A file to be read, or a thing that will not be read and why.
 
-    `path` is absolute; `shown` is relative to the PATH given, with unusual characters escaped.
+    `path` is absolute; `shown` is relative to the PATH given, with unusual characters escaped; `frame` is the number of
+    a further frame, from 2, of a file that turned out to hold several.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Found:
     mtime_ns: int = 0
     skipped: str = ""
     error: str = ""
+    frame: int = 0
 
 
 def find_inputs(paths: Sequence[Path], out: Path) -> list[Found]:
@@ -45,23 +48,36 @@ def find_inputs(paths: Sequence[Path], out: Path) -> list[Found]:
     Raises
     ------
     DetectorError
-        If a path does not exist, or is one of the result folders.
+        As `check_paths` does.
     """
+    check_paths(paths, out)
     found: dict[Path, Found] = {}
     own = _place(out) if out.is_dir() else None
     seen = {own} if own else set()
     for path in paths:
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the PATH given
-        if not absolute.exists():
-            raise DetectorError(f"{printable(str(path))} does not exist; give the file or folder of the mammograms")
-        _refuse_results(absolute, out)
-        if absolute.is_dir():
-            things = _search(absolute, own, seen)
-        else:
-            things = iter([_look(absolute, absolute.parent)])
-        for thing in things:
+        root = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the PATH given
+        for thing in _search(root, own, seen) if root.is_dir() else [_look(root, root.parent)]:
             found.setdefault(thing.path, thing)
     return sorted(found.values(), key=lambda f: (f.shown, os.fsencode(f.path)))
+
+
+def check_paths(paths: Sequence[Path], out: Path) -> None:
+    """Raise if the paths cannot be searched.
+
+    Raises
+    ------
+    DetectorError
+        If one does not exist, or is where the results go.
+    """
+    place = out.resolve()
+    for path in paths:
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises for names that are too long
+            raise DetectorError(f"{printable(str(path))} does not exist; give the file or folder of the mammograms")
+        inside = path.resolve()
+        if inside == place or any(inside.is_relative_to(place / name) for name in RESULT_FOLDERS):
+            raise DetectorError(
+                f"{printable(str(path))} is where the results go; give the folder of the mammograms, or another --out"
+            )
 
 
 def is_result_folder(folder: Path) -> bool:
@@ -72,16 +88,6 @@ def is_result_folder(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("program") == PROGRAM
-
-
-def _refuse_results(path: Path, out: Path) -> None:
-    inside = path.resolve()
-    if inside == out.resolve() or any(
-        inside.is_relative_to(out.resolve() / name) for name in ("readings", "overlays", "crops")
-    ):
-        raise DetectorError(
-            f"{printable(str(path))} is where the results go; give the folder of the mammograms, or another --out"
-        )
 
 
 def _place(folder: Path) -> _Place:

@@ -28,7 +28,7 @@ class Entry:
     Attributes
     ----------
     key : str
-        Hash of the absolute path.
+        Hash of the absolute path, with the number of a further frame.
     shown : str
         Path as in the tables.
     size, mtime_ns : int
@@ -56,6 +56,7 @@ class Entry:
     sha256: str = ""
     image_id: str = ""
     exposure_id: str = ""
+    n_frames: int = 1
     presentation_intent: str = ""
     given_spacing: str = ""
     detection: str = ""

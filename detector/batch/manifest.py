@@ -77,6 +77,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+@functools.cache
 def _git_revision() -> str:
     if not (_PACKAGE.parent / ".git").exists():
         return ""

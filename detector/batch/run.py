@@ -15,12 +15,12 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from detector.batch.find import MANIFEST, Found, find_inputs, is_result_folder, value_of
+from detector.batch.find import MANIFEST, RESULT_FOLDERS, Found, check_paths, find_inputs, is_result_folder, value_of
 from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.batch.manifest import code_hash, now, write_manifest
 from detector.batch.pool import Limits, Lost, check_limits, run_locally
@@ -33,7 +33,6 @@ from detector.settings import ReadSettings, Settings
 
 FORMATS = ("csv", "json", "parquet", "overlay", "crops")
 _LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
-_FOLDERS = ("readings", "overlays", "crops")
 _COMMIT_S = 1.0
 _TABLES_S = 60.0
 _TABLES_SHARE = 20  # tables are written anew at most for a twentieth of the time
@@ -122,8 +121,13 @@ class Estimate:
     megabytes: float
 
 
+Stopped = Callable[[], bool]
+Tell = Callable[[Progress], None]
+Runner = Callable[[Iterable[Task], FileWork, Limits, Stopped], Iterator[tuple[Task, Outcome | Lost]]]
+
+
 def run_batch(
-    job: Job, tell: Callable[[Progress], None] = lambda _: None, stopped: Callable[[], bool] = lambda: False
+    job: Job, tell: Tell = lambda _: None, stopped: Stopped = lambda: False, runner: Runner = run_locally
 ) -> Summary:
     """Analyse all that the job's paths hold and leave the results in its folder.
 
@@ -134,6 +138,8 @@ def run_batch(
         Hears of every file that is done.
     stopped : callable
         Asked several times a second; True ends the run in good order, and the next one resumes.
+    runner : callable
+        Who does the work, as `pool.run_locally` does.
 
     Raises
     ------
@@ -141,11 +147,12 @@ def run_batch(
         If nothing can be done: a path is missing, the folder cannot be written, is in use or is someone else's.
     """
     check_limits(job.limits)
+    check_paths(job.paths, job.out)
     try:
         with _locked(job.out):
             _make_ready(job)
             with contextlib.closing(Ledger(job.out / _LEDGER)) as ledger:
-                return _Run(job, ledger, _secret(job, ledger)).go(tell, stopped)
+                return _Run(job, ledger, _secret(job, ledger)).go(tell, stopped, runner)
     except OSError as error:
         raise _not_written(job.out, error.strerror or type(error).__name__) from error
     except sqlite3.Error as error:
@@ -173,8 +180,8 @@ def estimate(job: Job) -> Estimate:
     if (job.out / _LEDGER).is_file() and not job.fresh:
         with contextlib.closing(Ledger(job.out / _LEDGER)) as ledger:
             run = _Run(job, ledger, (job.out / _SECRET).read_bytes() if (job.out / _SECRET).is_file() else b"")
-            due_keys = {task.key for task in run.plan(found)}
-            due = [f for f in files if run.key_of(f.path) in due_keys]
+            paths_due = {task.path for task in run.plan(found)}
+            due = [f for f in files if f.path in paths_due]
     pictures = 0 if job.pictures == "none" else len({"overlay", "crops"} & job.formats)
     return Estimate(
         found=len(files),
@@ -200,45 +207,57 @@ class _Run:
         self._committed = self._tabled = time.monotonic()
         self._tables_cost = 0.0
 
-    def go(self, tell: Callable[[Progress], None], stopped: Callable[[], bool]) -> Summary:
+    def go(self, tell: Tell, stopped: Stopped, runner: Runner) -> Summary:
         """Plan, work, tabulate."""
         job, start = self._job, now()
         self._note(start, {})
-        tasks = self.plan(find_inputs(job.paths, job.out))
-        plan = Plan(
-            folder=job.out.resolve(),
-            settings=job.settings,
-            listed_confidence=job.listed_confidence,
-            overlays="overlay" in job.formats,
-            crops="crops" in job.formats,
-            pictures=job.pictures,
-            force_spacing=job.force_spacing,
-            secret=self._secret,
-        )
-        done = Counter[str]()
-        tell(Progress(len(tasks), 0, 0))
-        for task, outcome in run_locally(tasks, FileWork(plan), job.limits, stopped):
-            entry = self._record(task, outcome)
-            done[entry.status] += 1
-            tell(Progress(len(tasks), done.total(), done[FAILED], entry.shown, entry.status, entry.message))
-            self._now_and_then()
+        tasks, due, done = self.plan(find_inputs(job.paths, job.out)), 0, Counter[str]()
+        while True:
+            due += len(tasks)
+            tell(Progress(due, done.total(), done[FAILED]))
+            frames: list[Task] = []
+            for task, outcome in runner(tasks, self._work(), job.limits, stopped):
+                entry = self._record(task, outcome)
+                frames += self._further_frames(entry, task)
+                done[entry.status] += 1
+                tell(Progress(due, done.total(), done[FAILED], entry.shown, entry.status, entry.message))
+                self._now_and_then()
+            if not (tasks := frames):
+                break
         totals = self._tabulate()
         self._commit()
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
-        cut = done.total() < len(tasks)
         others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.values())
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
-        self._note(
-            start, {"end": now(), "finished": not cut, "counts": counts | {"flagged_images": len(totals.flagged)}}
+        counts["flagged_images"] = len(totals.flagged)
+        self._note(start, {"end": now(), "finished": done.total() == due, "counts": counts})
+        return Summary(totals, done.total(), others, done.total() < due)
+
+    def _work(self) -> FileWork:
+        job = self._job
+        return FileWork(
+            Plan(
+                folder=job.out.resolve(),
+                settings=job.settings,
+                listed_confidence=job.listed_confidence,
+                overlays="overlay" in job.formats,
+                crops="crops" in job.formats,
+                pictures=job.pictures,
+                force_spacing=job.force_spacing,
+                secret=self._secret,
+            )
         )
-        return Summary(totals, done.total(), others, cut)
 
     # ---------------------------------------------------------------------------------------------- what is due
 
     def plan(self, found: list[Found]) -> list[Task]:
         """Return a task for every file that is not done, in the order of the tables."""
-        found = sorted(found, key=lambda f: (self._shown(f), os.fsencode(f.path)))
-        self._found = {self.key_of(f.path): f for f in found}
+        files = {self._key(f): f for f in sorted(found, key=lambda f: (self._shown(f), os.fsencode(f.path)))}
+        self._found = {}
+        for key, file in files.items():
+            self._found[key] = file
+            for frame in _frames_of(self._ledger.entries.get(key), file):
+                self._found[self._key(frame)] = frame
         self._order = {key: i for i, key in enumerate(self._found)}
         stands = {
             key: e for key, f in self._found.items() if (e := self._ledger.entries.get(key)) and self._stands(e, f)
@@ -251,11 +270,22 @@ class _Run:
         tasks = [self._task(key, f) for key, f in self._found.items() if not (f.skipped or f.error)]
         return [task for task in tasks if task is not None]
 
-    def key_of(self, path: Path) -> str:
-        """Return the name of a file in the ledger: a hash of its absolute path."""
+    def _key(self, found: Found) -> str:
+        """Return the name of an image in the ledger: a hash of its file's absolute path, and the frame."""
         if self._secret:
-            return pseudonym(self._secret, str(path))
-        return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+            name = pseudonym(self._secret, str(found.path))
+        else:
+            name = hashlib.sha256(os.fsencode(found.path)).hexdigest()[:32]
+        return f"{name}-{found.frame}" if found.frame else name
+
+    def _further_frames(self, entry: Entry, task: Task) -> Iterator[Task]:
+        """Yield a task for each further frame of a file that has turned out to hold several."""
+        for found in _frames_of(entry, self._found[task.key]):
+            key = self._key(found)
+            if key not in self._found:
+                self._found[key] = found
+                self._order[key] = self._order[task.key]  # its image id is of this file alone
+                yield dataclasses.replace(task, key=key, frame=found.frame, sha256="", reading="")
 
     def _shown(self, found: Found) -> str:
         return pseudonym(self._secret, found.shown) if self._secret else found.shown
@@ -283,7 +313,8 @@ class _Run:
 
     def _task(self, key: str, found: Found) -> Task | None:
         entry = self._ledger.entries.get(key)
-        task = Task(key, found.path, self._shown(found), self._spacing(found), draw=bool(self._hashes.pictures))
+        draw = bool(self._hashes.pictures)
+        task = Task(key, found.path, self._shown(found), found.frame, self._spacing(found), draw=draw)
         if entry is None or key not in self._settled:
             known = entry if entry is not None and entry.status == ANALYSED else None
             if known and known.detection == self._hashes.detection and known.given_spacing == self._given(found):
@@ -319,6 +350,7 @@ class _Run:
             sha256=outcome.sha256,
             image_id=outcome.image_id,
             exposure_id=outcome.exposure_id,
+            n_frames=outcome.n_frames,
             presentation_intent=outcome.presentation_intent,
             given_spacing="" if stated else self._given(found),
             detection=self._hashes.detection,
@@ -436,6 +468,13 @@ class _Run:
         )
 
 
+def _frames_of(entry: Entry | None, file: Found) -> Iterator[Found]:
+    """Yield the further frames of a file that an entry is of."""
+    if entry is not None and not file.frame:
+        for frame in range(2, entry.n_frames + 1):
+            yield dataclasses.replace(file, frame=frame)
+
+
 @dataclass(frozen=True)
 class _Hashes:
     """What detection, the Reading, its table rows and its pictures depend on; the last is empty if none are due."""
@@ -492,7 +531,7 @@ def _make_ready(job: Job) -> None:
     """
     out = job.out
     ours = is_result_folder(out) or (out / _LEDGER).is_file()
-    names = (*TABLE_NAMES, *_FOLDERS, MANIFEST, _LEDGER, PARTIAL)
+    names = (*TABLE_NAMES, *RESULT_FOLDERS, MANIFEST, _LEDGER, PARTIAL)
     there = [name for name in names if (out / name).exists()]
     if there and not ours:
         raise DetectorError(
@@ -505,7 +544,7 @@ def _make_ready(job: Job) -> None:
             (out / name).unlink(missing_ok=True)
     if job.fresh and not job.pseudonymise:
         (out / _SECRET).unlink(missing_ok=True)
-    for name in (PARTIAL, *_FOLDERS):
+    for name in (PARTIAL, *RESULT_FOLDERS):
         (out / name).mkdir(exist_ok=True)
 
 

@@ -110,9 +110,9 @@ def _open(stack: contextlib.ExitStack, folder: Path, name: str, formats: Collect
 
 
 def _excluded(analysed: Sequence[Entry]) -> dict[str, str]:
-    """Return why images do not count: of one exposure the first image counts, FOR PRESENTATION before others."""
+    """Return why images do not count: of one exposure the first image counts, that for presentation before others."""
     counts: dict[str, Entry] = {}
-    for entry in sorted(analysed, key=lambda e: e.presentation_intent != "FOR PRESENTATION"):
+    for entry in sorted(analysed, key=lambda e: e.presentation_intent != "presentation"):
         if entry.exposure_id:
             counts.setdefault(entry.exposure_id, entry)
     return {

@@ -73,6 +73,8 @@ class Task:
     path : Path
     shown : str
         What tables and messages call it.
+    frame : int
+        Number of the frame, from 1; 0 takes the first.
     spacing_mm : float or None
         Given for this file.
     sha256 : str
@@ -85,6 +87,7 @@ class Task:
     key: str
     path: Path
     shown: str
+    frame: int = 0
     spacing_mm: float | None = None
     sha256: str = ""
     reading: str = ""
@@ -105,6 +108,7 @@ class Outcome:
     sha256: str = ""
     image_id: str = ""
     exposure_id: str = ""
+    n_frames: int = 1
     presentation_intent: str = ""
     spacing_source: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -147,7 +151,7 @@ def missing_library(error: ImportError) -> str:
     return f"a library is missing: {error}; install the program again"
 
 
-class ResultsNotWritten(Exception):  # noqa: N818 - it ends a run, it is no fault of the file
+class ResultsNotWritten(Exception):
     """The result folder refuses; no other file will fare better."""
 
 
@@ -198,18 +202,21 @@ def _process(plan: Plan, task: Task) -> Outcome:
         mammogram = _read(plan, task, seconds)
         reading = analyse(mammogram, plan.settings)
         seconds |= reading.seconds
+    text = reading.to_json()
     drawn: list[tuple[str, bytes]] = []
     if mammogram is not None and task.draw:
         with _timed(seconds, "draw"):
-            drawn = list(_draw(plan, mammogram, reading))
+            # from what is saved, whose outlines are rounded: pictures that are made later are the same
+            drawn = list(_draw(plan, mammogram, Reading.from_json(text)))
     with _timed(seconds, "write"):
-        results = [(reading_name(reading.identity.image_id), reading.to_json().encode()), *drawn]
+        results = [(reading_name(reading.identity.image_id), text.encode()), *drawn]
         written = [_write(plan, task, name, content) for name, content in results]
     return Outcome(
         ANALYSED,
         sha256=reading.identity.sha256,
         image_id=reading.identity.image_id,
         exposure_id=reading.identity.exposure_id,
+        n_frames=reading.identity.n_frames,
         presentation_intent=reading.identity.presentation_intent,
         spacing_source=reading.identity.spacing_source,
         seconds=seconds,
@@ -244,7 +251,13 @@ def _read(plan: Plan, task: Task, seconds: dict[str, float]) -> Mammogram:
     from detector.read import read_mammogram
 
     with _timed(seconds, "read"):
-        mammogram = read_mammogram(task.path, task.spacing_mm)
+        mammogram = read_mammogram(
+            task.path,
+            task.spacing_mm,
+            plan.settings.read,
+            frame=task.frame,
+            force_spacing=plan.force_spacing,
+        )
     return dataclasses.replace(mammogram, identity=_shown_identity(mammogram.identity, plan, task))
 
 
@@ -305,13 +318,8 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _without_path(error: Exception, task: Task) -> str:
-    """Return the message with the file called as in the tables, and safe to print."""
-    text = str(error)
-    names = (str(task.path), printable(str(task.path)), task.path.name, printable(task.path.name))
-    said = next((name for name in names if name in text), None)
-    if said is not None:
-        text = text.replace(said, task.shown)
-    return printable(text)
+    """Return the message without the file's name, which is a cell of its own, and safe to print."""
+    return printable(str(error).removeprefix(f"{task.path}: "))
 
 
 def _where(error: Exception) -> str:

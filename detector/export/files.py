@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_SAFE_NAME = re.compile(r"[0-9a-f]+(\.[0-9a-f]+)*")
+_SAFE_NAME = re.compile(r"[0-9a-f]{1,64}(\.[0-9a-f]+)*(_f[0-9]+)?")
 
 
 @contextlib.contextmanager
@@ -58,10 +58,10 @@ def sync_folder(folder: Path) -> None:
 def file_stem(image_id: str) -> str:
     """Return the name, without suffix, of the files made for an image.
 
-    It is the id where that is a UID or hexadecimal, so nothing but digits, dots and the letters a to f; anything else
-    (a UID in the wild can hold ``../``) is replaced by its hash.
+    It is the id where that is a UID or hexadecimal, so nothing but digits, dots and the letters a to f, perhaps with a
+    frame's number (``_f2``); anything else (a UID in the wild can hold ``../``) is replaced by its hash.
     """
-    if len(image_id) <= 64 and _SAFE_NAME.fullmatch(image_id):
+    if len(image_id) <= 72 and _SAFE_NAME.fullmatch(image_id):
         return image_id
     return "x" + hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
