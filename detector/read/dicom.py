@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -26,6 +27,7 @@ A mammogram's header takes under 0.5 MB so, that of a tomosynthesis of 100 slice
 """
 _READ_COST = 256
 UNDEFINED: Final = 0xFFFFFFFF
+_UID = re.compile(r"(?=.{3,64}\Z)[0-9]+(\.[0-9]+)+")
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = (_PIXEL_DATA, 0x7FE00009, 0x7FE00008)
 
@@ -183,6 +185,16 @@ class DicomFile:
     pixel_start: int = -1
     pixel_length: int = 0
 
+    @property
+    def sop_class(self) -> str:
+        """SOP class, from the data set or else from the file's meta group; empty if neither has a valid one."""
+        return valid_uid(self.header.text("SOPClassUID")) or valid_uid(self.meta.text("MediaStorageSOPClassUID"))
+
+
+def valid_uid(text: str) -> str:
+    """Return the UID if it is made as one, and so is safe to use in a file name; else nothing."""
+    return text if _UID.fullmatch(text) else ""
+
 
 def looks_like_dicom(head: bytes) -> bool:
     """Return whether a file that begins so is DICOM: by its prefix, or by a first element of group 2 or 8."""
@@ -284,7 +296,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self._budget:
-            raise ReadError(f"its header is larger than {HEADER_BUDGET >> 20} MB, which no mammogram's is")
+            raise ReadError("its header is damaged, or larger than any mammogram's; get a fresh copy")
         data = self._stream.read(size)
         self._budget -= len(data) + _READ_COST
         return data

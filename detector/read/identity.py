@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from detector.read.dicom import DicomFile, Header
-from detector.read.subject import PROCESSING
+from detector.read.dicom import DicomFile, Header, valid_uid
+from detector.read.subject import PRESENTATION, PROCESSING
 from detector.records import Identity
 
 VIEWS: Mapping[str, str] = {
@@ -67,7 +67,6 @@ MODIFIERS: Mapping[str, str] = {
 _WORDS = (*sorted(set(VIEWS.values())), "XCC", "AT", "CV")
 _STATED = re.compile(rf"(?:(?P<side>[LR])[ _.-]?)?(?P<view>{'|'.join(_WORDS)})")
 _IN_TEXT = re.compile(r"(?<![A-Z0-9])(?:(?P<side>[LR])[ _.-]?)?(?P<view>CC|MLO|ML|LM|LMO|XCCL|XCCM)(?![A-Z0-9])")
-_UID = re.compile(r"(?=.{3,64}\Z)[0-9]+(\.[0-9]+)+")
 
 
 def find_side(header: Header) -> str:
@@ -111,18 +110,7 @@ def find_intent(dicom: DicomFile) -> str:
     words = dicom.header.text("PresentationIntentType").upper().split()
     if words[-1:] in (["PRESENTATION"], ["PROCESSING"]):
         return words[-1].lower()
-    sop_class = find_sop_class(dicom)
-    return "processing" if sop_class == PROCESSING else "presentation" if sop_class.startswith(PROCESSING[:-2]) else ""
-
-
-def find_sop_class(dicom: DicomFile) -> str:
-    """Return the SOP class, from the data set or else from the file's meta group."""
-    return valid_uid(dicom.header.text("SOPClassUID")) or valid_uid(dicom.meta.text("MediaStorageSOPClassUID"))
-
-
-def valid_uid(text: str) -> str:
-    """Return the UID if it is made as one, and so is safe to use in a file name; else nothing."""
-    return text if _UID.fullmatch(text) else ""
+    return {PROCESSING: "processing", PRESENTATION: "presentation"}.get(dicom.sop_class, "")
 
 
 def identify(dicom: DicomFile, side: str, view: str) -> Identity:
@@ -150,7 +138,7 @@ def identify(dicom: DicomFile, side: str, view: str) -> Identity:
     proper = len(orientation) == 2 and all(re.fullmatch("[ARLPHF]{1,3}", word) for word in orientation)
     return Identity(
         image_id=image_id,
-        sop_class_uid=find_sop_class(dicom),
+        sop_class_uid=dicom.sop_class,
         study_uid=valid_uid(header.text("StudyInstanceUID")),
         study_date=_date(header),
         side=side,

@@ -82,7 +82,9 @@ def find_spacing(
         raise NoPixelSpacing(NO_SPACING)
     faults = [_fault(s.mm, shape, settings) for s in stated]
     if all(faults):
-        raise NoPixelSpacing(f"the stated spacing is not plausible: {faults[0]}; give it with --force-spacing")
+        raise NoPixelSpacing(
+            f"the stated spacing is not plausible: {faults[0]}; give --spacing-mm with --force-spacing"
+        )
     if faults[0]:
         header.note(f"spacing: a stated one is not plausible ({faults[0]}); the next one was taken")
     return next(s for s, fault in zip(stated, faults, strict=True) if not fault)
@@ -126,7 +128,7 @@ def _fault(mm: tuple[float, float], shape: tuple[int, int], settings: ReadSettin
     field = max(shape[0] * mm[0], shape[1] * mm[1])
     if not settings.smallest_field_mm <= field <= settings.largest_field_mm:
         usual = f"{settings.smallest_field_mm / 10:g} to {settings.largest_field_mm / 10:g} cm"
-        return f"a field of {field / 10:.3g} cm, where {usual} is usual; was the picture reduced or cropped?"
+        return f"a field of {field / 10:,.1f} cm, where {usual} is usual; was the picture reduced or cropped?"
     return ""
 
 

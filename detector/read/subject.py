@@ -84,9 +84,8 @@ def refuse_all_but_mammograms(dicom: DicomFile, side: str, view: str) -> None:
         With the name of what it is instead.
     """
     header = dicom.header
-    sop_class = header.text("SOPClassUID") or dicom.meta.text("MediaStorageSOPClassUID")
-    _refuse_other_objects(header, sop_class)
-    if sop_class not in (PRESENTATION, PROCESSING):
+    _refuse_other_objects(header, dicom.sop_class)
+    if dicom.sop_class not in (PRESENTATION, PROCESSING):
         modality = header.text("Modality").upper()
         if modality not in _MODALITIES:
             shown = f" ({modality})" if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else ""
