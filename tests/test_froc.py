@@ -19,6 +19,7 @@ from scipy.stats import binomtest, mannwhitneyu
 from detector.errors import NoPixelSpacing, ReadError
 from detector.evaluate import froc, groups, uncertainty
 from detector.evaluate.matching import ClusterRule, SpotRule, match_clusters, match_spots
+from detector.evaluate.phantoms import make_phantom
 from detector.evaluate.tables import join, read_findings
 from detector.evaluate.truth import Findings, ImageTruth, Mark
 from detector.records import Clusters, Identity, Kind, Morphology, Outlines, Reading, Spots
@@ -274,6 +275,7 @@ def test_curve_rates_and_area_by_hand() -> None:
     np.testing.assert_allclose(curve.false_per_cm2, np.array([0, 0, 0.5, 0.5, 1]) / 100)
     assert curve.sensitivity_at([0, 0.49, 0.5, 9], "image").tolist() == [0.25, 0.25, 0.75, 0.75]
     assert curve.partial_area(1.0, "image") == pytest.approx(0.5 * 0.25 + 0.5 * 0.75)
+    assert curve.partial_area(0.75, "image") == pytest.approx((0.5 * 0.25 + 0.25 * 0.75) / 0.75)
     rows = froc.sensitivity_rows(froc.score_spots(images), "image", (0.5,))
     assert (
         rows[0]["sensitivity"] == 0.75 and rows[0]["threshold"] == 0.7 and (rows[0]["found"], rows[0]["of"]) == (3, 4)
@@ -458,6 +460,12 @@ def test_resampling_needs_ten_patients_and_draws_whole_patients() -> None:
     assert (repeated.low, repeated.high) == pytest.approx((estimate.low, estimate.high))
 
 
+def test_nothing_to_find_has_neither_value_nor_interval() -> None:
+    score = froc.score_spots([(truth(f"{i}"), Findings(spots([(20, 20)]))) for i in range(12)])
+    for estimate in (froc.partial_area(score, 1.0, "image"), *froc.sensitivities(score, "image", (1.0,))):
+        assert math.isnan(estimate.value) and math.isnan(estimate.low)
+
+
 def test_few_marks_are_given_as_k_of_n() -> None:
     pairs = [
         (truth(f"{i}", marks=(Mark.circle(200, 200, 50),)), Findings(clusters=clusters([(20, 20 + 20 * (i > 8))])))
@@ -559,6 +567,22 @@ def test_places() -> None:
         "elsewhere",
     ]
     assert groups.mark_places({"a": reference()})(truth(marks=(Mark.circle(600, 300, 9),))) == ["elsewhere"]
+
+
+def test_the_truth_of_a_phantom_found_whole_scores_one() -> None:
+    mammogram, known = make_phantom(seed=3)
+    breast = Mark.outline(known.breast_outline)
+    image = ImageTruth.of_tables("a", "a", known.spots, known.clusters, spacing_mm=mammogram.spacing_mm, breast=breast)
+    assert image.positive and image.marks[0].form == "fine pleomorphic" and len(image.spots) == 15
+    whole = Findings(known.spots, known.clusters)
+    for score in (froc.score_spots([(image, whole)]), froc.score_clusters([(image, whole)])):
+        assert score.curve().sensitivity_at(0, "cm2") == 1 and len(score.false_confidence) == 0
+
+
+def test_a_reference_fills_what_the_set_does_not_define() -> None:
+    bare = ImageTruth("a", "a").with_reference(reference())
+    assert bare.spacing_mm == SPACING and bare.breast_area_cm2() == pytest.approx(48)
+    assert truth(spacing_mm=(0.2, 0.2)).with_reference(reference()).breast_area_cm2() == pytest.approx(400)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import cv2
@@ -192,6 +192,15 @@ class ImageTruth:
         if self.spacing_mm is None:
             raise NoPixelSpacing(f"{self.image_id}: the data set states no pixel size; fill in spacing_mm of its truth")
         return self.spacing_mm
+
+    def with_reference(self, reference: Reading) -> Self:
+        """Return the truth with pixel size and breast outline of a Reading where the set defines none.
+
+        Make one reference an image, store it (`detector.evaluate.marks.write_marks`), and take it for all methods.
+        """
+        outline = reference.breast_outline
+        breast = Mark.outline(outline) if self.breast is None and len(outline) else self.breast
+        return replace(self, breast=breast, spacing_mm=self.spacing_mm or reference.identity.spacing_mm)
 
     def breast_area_cm2(self, *, without_ignored: bool = True) -> float:
         """Return the area of the reference mask, less that of the ignored zones in it; NaN without a mask."""

@@ -72,16 +72,19 @@ def resample(
     Returns
     -------
     low, high : ndarray of float64
-        NaN if there are fewer than 10 patients.
+        NaN if there are fewer than 10 patients, or the statistic has no value.
     """
     n_patients = int(patients.max(initial=-1)) + 1
+    blank = np.full_like(np.asarray(statistic(np.ones(len(patients))), float), np.nan)
     if n_patients < LEAST_PATIENTS:
-        blank = np.full_like(np.asarray(statistic(np.ones(len(patients))), float), np.nan)
         return blank, blank
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_samples)
     values = np.array([statistic(times[patients].astype(float)) for times in drawn], float)
+    # a draw without a true object has no sensitivity
     values = values[np.isfinite(values).reshape(n_samples, -1).all(axis=1)]
+    if len(values) == 0:
+        return blank, blank
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
     return low, high
 
