@@ -170,7 +170,7 @@ def test_every_step_agrees_with_the_words_of_the_rule(rule: SpotRule, seed: int)
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_an_object_that_is_hit_stays_hit_as_the_threshold_falls(seed: int) -> None:
     true, radius, found, size, confidence = draw_scene(seed)
     for rule in (SpotRule.R1, SpotRule.R2):
