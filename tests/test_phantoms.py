@@ -193,7 +193,8 @@ def test_the_detector_blurs_by_a_gaussian_of_the_given_width() -> None:
 
 
 def test_snr_of_the_truth_is_what_the_pixels_show() -> None:
-    recipe = dataclasses.replace(SMALL, groups=(Group(Morphology.ROUND, 6, extent_mm=15.0),), quanta_per_mm2=4e5)
+    fine = Recipe(rows=1400, cols=1100, spacing_mm=0.05)
+    recipe = dataclasses.replace(fine, groups=(Group(Morphology.ROUND, 6, extent_mm=15.0),), quanta_per_mm2=4e5)
     quiet = dataclasses.replace(recipe, quanta_per_mm2=1e10)
     with_them, _ = made(9, quiet)
     without, _ = made(9, dataclasses.replace(quiet, groups=()))

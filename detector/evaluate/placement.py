@@ -124,7 +124,7 @@ def _stretch(rng: np.random.Generator, group: Group, breast: Breast) -> tuple[Po
         (vessel.points[start : start + n], vessel.radius_mm)
         for vessel in breast.vessels
         for start in range(0, len(vessel.points) - n + 1, 4)
-        if min(_depth_at(breast, p) for p in vessel.points[start : start + n : 4]) > 5.0
+        if min(_depth_at(breast, p) for p in vessel.points[start : start + n : 4]) > 3.5
     ]
     if not pieces:
         raise ValueError(f"no vessel of the phantom is {group.extent_mm:g} mm long: shorten the track or add vessels")
