@@ -76,7 +76,7 @@ def _shape(spots: Spots, evidence: Evidence, unresolved: BoolImage) -> NDArray[n
     # a gently curved thin line is less solid than a rod and still one line
     shape[~smooth & (aspect >= 2 * ROD_ASPECT) & (spots.solidity >= BRANCHED_SOLIDITY)] = Shape.DASH
     shape[(spots.solidity < BRANCHED_SOLIDITY) & (stroke_mm < 0.5) & (spots.length_mm > 1.0)] = Shape.BRANCHING
-    shape[(evidence.column("hole_share") >= HOLE_SHARE) & (spots.diameter_mm >= 0.5)] = Shape.RIM
+    shape[(spots.hole_share >= HOLE_SHARE) & (spots.diameter_mm >= 0.5)] = Shape.RIM
     shape[unresolved & (aspect < ROD_ASPECT)] = Shape.UNRESOLVED
     # a line of under four pixels across has no outline to speak of, but its length is beyond doubt
     shape[unresolved & (aspect >= ROD_ASPECT) & (spots.length_mm < 1.0)] = Shape.UNRESOLVED

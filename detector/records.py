@@ -311,6 +311,7 @@ class Spots(Table):
         "f8", "", "measure", "of the ellipse of equal second moments; 0 is a circle"
     )
     solidity: NDArray[np.float64] = _column("f8", "", "measure", "area as a share of the convex hull's area")
+    hole_share: NDArray[np.float64] = _column("f8", "", "measure", "share of the outlined area that is a lucent centre")
     orientation_deg: NDArray[np.float64] = _column(
         "f8", "deg", "measure", "direction of the long axis, from the column axis towards larger rows, 0 to 180"
     )
@@ -527,6 +528,14 @@ class BreastRegion:
     def is_empty(self) -> bool:
         """True if no breast was found."""
         return self.area_cm2 == 0.0
+
+    def cells(
+        self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the cells of `zones` that places in pixels lie in."""
+        row = np.clip(np.rint(row_px).astype(np.int64) // self.step_px, 0, self.zones.shape[0] - 1)
+        col = np.clip(np.rint(col_px).astype(np.int64) // self.step_px, 0, self.zones.shape[1] - 1)
+        return row, col
 
 
 @dataclass(frozen=True, eq=False)

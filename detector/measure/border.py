@@ -1,0 +1,141 @@
+"""Pixels and borders of all spots at once: no loop over spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import FloatImage, Marks, Outlines
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+# sides of a pixel in clockwise order: top, right, bottom, left; the neighbour across, and the step along
+_ACROSS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
+_ALONG = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Pixels of all spots: row and column in the box, label - 1, and height over the surroundings."""
+
+    row: Integers
+    col: Integers
+    spot: Integers
+    height: Floats
+
+    @classmethod
+    def of(cls, marks: Marks, image: FloatImage) -> Foreground:
+        flat = np.flatnonzero(marks.labels)
+        spot = marks.labels.ravel()[flat].astype(np.int64) - 1
+        row, col = np.divmod(flat, marks.labels.shape[1])
+        foot = marks.level_at(spot, row, col) - 0.5 * marks.height[spot]
+        height = np.maximum(image[row, col] - foot, 1e-3 * marks.height[spot])
+        return cls(row, col, spot, height)
+
+
+@dataclass(frozen=True)
+class Border:
+    """Outer pixel sides of all spots in clockwise order, spot after spot, and where the outline crosses beyond each.
+
+    `crossing` is the distance from the pixel's centre, across that side, to half height, from 0 to 1.
+    """
+
+    spot: Integers
+    row: Integers
+    col: Integers
+    side: Integers
+    crossing: Floats
+
+    def points(self) -> tuple[Floats, Floats]:
+        """Return (row, col) of the crossings in the box."""
+        across = _ACROSS[self.side]
+        return self.row + across[:, 0] * self.crossing, self.col + across[:, 1] * self.crossing
+
+    @property
+    def starts(self) -> Integers:
+        """Where each spot's sides start; every spot has at least four."""
+        return np.flatnonzero(np.diff(self.spot, prepend=-1)).astype(np.int64)
+
+    def outlines(self, marks: Marks) -> Outlines:
+        """Return the crossings as closed outlines in pixels of the whole image."""
+        row, col = self.points()
+        vertices = np.stack([row + marks.box.row_start, col + marks.box.col_start], axis=1).astype(np.float32)
+        return Outlines(vertices, np.append(self.starts, len(vertices)))
+
+
+def trace_borders(marks: Marks, image: FloatImage) -> Border:
+    """Follow the outer border of every spot at once.
+
+    Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead;
+    pointer doubling turns these into the order along the border. The slow equivalent is `cv2.findContours` spot by spot.
+    """
+    labels = np.pad(marks.labels, 1)
+    width = labels.shape[1]
+    flat_labels = labels.ravel()
+    inside = np.flatnonzero(flat_labels)
+    step = _ACROSS[:, 0] * width + _ACROSS[:, 1]
+    along = _ALONG[:, 0] * width + _ALONG[:, 1]
+
+    is_side = flat_labels[inside[:, None] + step] != flat_labels[inside][:, None]
+    pixel_index, side = np.nonzero(is_side)
+    pixel = inside[pixel_index]
+    label = flat_labels[pixel]
+    # clockwise: diagonal neighbour ahead (turn left), neighbour ahead (go straight), else turn right
+    ahead = pixel + along[side]
+    diagonal = ahead + step[side]
+    left = flat_labels[diagonal] == label
+    straight = ~left & (flat_labels[ahead] == label)
+    next_pixel = np.where(left, diagonal, np.where(straight, ahead, pixel))
+    next_side = np.where(left, (side + 3) % 4, np.where(straight, side, (side + 1) % 4))
+    key = pixel * 4 + side
+    successor = np.searchsorted(key, next_pixel * 4 + next_side)
+
+    first = np.unique(label, return_index=True)[1]
+    position = _order_along(successor, first)
+    outer = np.flatnonzero(position >= 0)
+    outer = outer[np.lexsort((position[outer], label[outer]))]
+    row, col = np.divmod(pixel[outer], width)
+    spot = label[outer].astype(np.int64) - 1
+    row, col, side = row - 1, col - 1, side[outer]
+    return Border(spot, row, col, side, _crossings(image, marks, spot, (row, col), side))
+
+
+def _order_along(successor: Integers, first: Integers) -> Integers:
+    """Return each element's place in the cycle that starts at one of `first`; -1 in other cycles (holes)."""
+    n = len(successor)
+    to_end = np.ones(n, np.int64)
+    jump = successor.copy()
+    starts = np.zeros(n, np.bool_)
+    starts[first] = True
+    last = np.flatnonzero(starts[successor])
+    jump[last] = last
+    to_end[last] = 0
+    end = np.zeros(n, np.bool_)
+    end[last] = True
+    for _ in range(max(1, int(np.ceil(np.log2(n + 1))))):
+        if end[jump].all():
+            break
+        to_end, jump = to_end + to_end[jump], jump[jump]
+    reached = end[jump]
+    length = np.zeros(n, np.int64)
+    length[jump[first]] = to_end[first]
+    return np.where(reached, length[jump] - to_end, -1)
+
+
+def _crossings(
+    image: FloatImage, marks: Marks, spot: Integers, at: tuple[Integers, Integers], side: Integers
+) -> Floats:
+    """Return where the grey level falls to the outline's between a border pixel and its neighbour outside."""
+    row, col = at
+    across = _ACROSS[side]
+    out_row = np.clip(row + across[:, 0], 0, image.shape[0] - 1)
+    out_col = np.clip(col + across[:, 1], 0, image.shape[1] - 1)
+    level = marks.level_at(spot, row, col)
+    here = image[row, col].astype(np.float64)
+    drop = here - image[out_row, out_col]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = np.where(drop > 0, (here - level) / drop, 0.5)
+    return np.clip(crossing, 0.0, 1.0)

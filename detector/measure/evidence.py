@@ -1,0 +1,119 @@
+"""What tells calcium from noise, strands, dust and edges, read at the spots only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detector.measure.border import Floats
+from detector.records import BreastRegion, Detail, Evidence, Mammogram, Marks, Spots, Zone, sample_bilinear
+
+RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
+"""Radii of the rings that a spot's contrast is read against, in 16 directions: strands are bright in two of them."""
+
+N_RING_DIRECTIONS = 16
+
+
+def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> Evidence:
+    """Return the features of each spot; those that need a scale finer than the pixels are left out."""
+    noise = detail.noise[detail.cells(marks.seeds.row_px, marks.seeds.col_px)].astype(np.float64)
+    features = _context(breast, detail, marks, spots) | _own_form(detail, marks, spots)
+    features |= _responses(detail, marks) | _pixel_features(mammogram, marks) | _ring_contrasts(detail, marks, noise)
+    return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
+
+
+def _context(breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
+    """Return where the spot lies and what surrounds it."""
+    seeds = marks.seeds
+    cell = detail.cells(seeds.row_px, seeds.col_px)
+    zones = breast.zones[breast.cells(spots.row_px, spots.col_px)]
+    grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
+    return {
+        "grey": (detail.grey[cell] - breast.grey_range[0]) / grey_range,
+        "noise": detail.noise[cell] / max(float(np.median(detail.noise)), 1e-12),
+        "coherence": detail.coherence[cell].astype(np.float64),
+        "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
+        "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
+        "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
+        "skin_distance_mm": np.minimum(breast.skin_distance_mm[breast.cells(spots.row_px, spots.col_px)], 30.0),
+        "pixel_mm": np.full(len(seeds), detail.pixel_mm),
+    }
+
+
+def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
+    """Return height, border and form of the spot; sizes in mm by the spacing that the rooms work with."""
+    seeds = marks.seeds
+    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)].astype(np.float64)
+    height = np.maximum(marks.height, 1e-12)
+    return {
+        "response_sigma": seeds.response_sigma,
+        "scale_mm": seeds.scale_mm,
+        "snr": marks.height / noise,
+        "contrast": spots.contrast,
+        "edge_share": marks.edge / height,
+        "edge_sigma": marks.edge / noise,
+        "cut": marks.cut.astype(np.float64),
+        "hole_share": spots.hole_share,
+        "diameter_mm": spots.diameter_mm,
+        "length_mm": spots.length_mm,
+        "width_mm": spots.width_mm,
+        "solidity": spots.solidity,
+        "eccentricity": spots.eccentricity,
+    }
+
+
+def _responses(detail: Detail, marks: Marks) -> dict[str, Floats]:
+    """Return the response at every scale, in noise units."""
+    seeds = marks.seeds
+    cell = detail.cells(seeds.row_px, seeds.col_px)
+    responses: dict[str, Floats] = {}
+    for band in detail.bands:
+        level = detail.levels[band.level]
+        row, col = level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1)
+        value = sample_bilinear(band.response, row, col) / band.noise[cell]
+        responses[f"response_{band.scale_mm:.3f}"] = value.astype(np.float64)
+    return responses
+
+
+def _pixel_features(mammogram: Mammogram, marks: Marks) -> dict[str, Floats]:
+    """Return what the unsmoothed pixels at the peak say: dust on film is sharper than anything imaged through it."""
+    pixels, seeds = mammogram.pixels, marks.seeds
+    rows, cols = pixels.shape
+    offset = np.arange(-3, 4)
+    row = np.clip(np.rint(seeds.row_px).astype(np.int64)[:, None] + offset, 0, rows - 1)[:, :, None]
+    col = np.clip(np.rint(seeds.col_px).astype(np.int64)[:, None] + offset, 0, cols - 1)[:, None, :]
+    patch = pixels[row, col]
+    best = patch[:, 2:5, 2:5].reshape(-1, 9).argmax(axis=1)
+    each, r, c = np.arange(len(seeds)), 2 + best // 3, 2 + best % 3
+    peak = patch[each, r, c]
+    near = (patch[each, r - 1, c] + patch[each, r + 1, c] + patch[each, r, c - 1] + patch[each, r, c + 1]) / 4
+    far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
+    height = np.maximum(marks.height, 1e-12)
+    return {
+        "saturated": (peak >= pixels.max()).astype(np.float64),
+        "drop_1px": (peak - near) / height,
+        "drop_2px": (peak - far) / height,
+    }
+
+
+def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Floats]:
+    """Return, for each ring, mean, lowest and spread of the contrast over directions, and how unlike they are.
+
+    The last is the weakest pair of opposite directions by the strongest: near 1 for a blob, near 0 on a strand.
+    """
+    seeds = marks.seeds
+    peak = marks.threshold + 0.5 * marks.height
+    angle = np.arange(N_RING_DIRECTIONS) * (2 * np.pi / N_RING_DIRECTIONS)
+    features: dict[str, Floats] = {}
+    for radius_mm in RING_RADII_MM:
+        radius_px = radius_mm / detail.pixel_mm
+        level = min(detail.levels, key=lambda item, r=radius_px: abs(np.log(item.step_px / (r / 4))))
+        row = seeds.row_px[:, None] + radius_px * np.sin(angle)
+        col = seeds.col_px[:, None] + radius_px * np.cos(angle)
+        contrast = (peak[:, None] - level.sample(row, col)) / noise[:, None]
+        pair = 0.5 * (contrast[:, : N_RING_DIRECTIONS // 2] + contrast[:, N_RING_DIRECTIONS // 2 :])
+        name = f"ring_{radius_mm:g}"
+        features[f"{name}_mean"] = contrast.mean(axis=1)
+        features[f"{name}_lowest"] = contrast.min(axis=1)
+        features[f"{name}_spread"] = contrast.std(axis=1)
+        features[f"{name}_evenness"] = pair.min(axis=1) / np.maximum(pair.max(axis=1), 1e-6)
+    return features
