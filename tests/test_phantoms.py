@@ -178,7 +178,7 @@ def test_noise_follows_the_quanta_that_a_pixel_catches(spacing_mm: float, quanta
     flat = np.full((400, 400), 1.0, np.float32)
     pixels = expose(flat, recipe, np.random.default_rng(1))
     caught = quanta * spacing_mm**2 * np.exp(-1.0)
-    assert pixels.std() == pytest.approx(LOG_GAIN * np.sqrt(caught + 25) / caught, rel=0.02)
+    assert pixels.std() == pytest.approx(LOG_GAIN * np.sqrt(caught + 1.5**2) / caught, rel=0.02)
     assert pixels.mean() == pytest.approx(OPEN_LEVEL + LOG_GAIN, abs=2)
 
 

@@ -26,6 +26,8 @@ LOG_GAIN = 1000.0
 """Pixel values per unit of log exposure, so that 12 to 14 bits hold a phantom."""
 OPEN_LEVEL = 100.0
 """Pixel value of air: keeps noise above zero."""
+ELECTRONIC_QUANTA = 1.5
+"""Standard deviation of the electronic noise of a pixel, in quanta: small beside the hundreds that a pixel catches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ def expose(attenuation: FloatImage, recipe: Recipe, rng: np.random.Generator) ->
     quanta += np.sqrt(quanta) * rng.standard_normal(quanta.shape, np.float32)
     if recipe.blur_mm > 0:
         quanta = np.asarray(cv2.GaussianBlur(quanta, (0, 0), recipe.blur_mm / recipe.spacing_mm), np.float32)
-    quanta += 5.0 * rng.standard_normal(quanta.shape, np.float32)
+    quanta += np.float32(ELECTRONIC_QUANTA) * rng.standard_normal(quanta.shape, np.float32)
     np.maximum(quanta, 1.0, out=quanta)
     return np.asarray(OPEN_LEVEL - LOG_GAIN * np.log(quanta / np.float32(open_field)), np.float32)
 
@@ -125,7 +127,7 @@ def _peaks(placed: Placed, tissue: FloatImage, calcium: FloatImage, recipe: Reci
     """Return the height of each particle after the detector's blur over the noise of a pixel of tissue beside it."""
     sigma_px = max(recipe.blur_mm / recipe.spacing_mm, 1e-3)
     kernel = cv2.getGaussianKernel(2 * int(np.ceil(4.0 * sigma_px)) + 1, sigma_px)
-    quanta = recipe.quanta_per_mm2 * recipe.spacing_mm**2
+    open_field = recipe.quanta_per_mm2 * recipe.spacing_mm**2
     peaks = []
     for particle in (p for _, members in placed for p in members):
         half = 0.5 * particle.step_mm * np.array(particle.thickness_mm.shape) + 3.0 * recipe.blur_mm
@@ -134,7 +136,8 @@ def _peaks(placed: Placed, tissue: FloatImage, calcium: FloatImage, recipe: Reci
         stop = np.ceil((middle + half) / recipe.spacing_mm).astype(int)
         box = (slice(start[0], stop[0]), slice(start[1], stop[1]))
         height = cv2.sepFilter2D(calcium[box], -1, kernel, kernel).max()
-        noise = np.sqrt(np.exp(np.median(tissue[box])) / quanta) * (kernel**2).sum()
+        quanta = open_field * np.exp(-np.median(tissue[box]))
+        noise = np.sqrt(quanta * (kernel**2).sum() ** 2 + ELECTRONIC_QUANTA**2) / quanta
         peaks.append(height / noise)
     return np.array(peaks)
 

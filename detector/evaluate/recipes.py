@@ -88,7 +88,7 @@ class Recipe:
     breast_share: float = 0.42
     density: float = 0.35
     thickness_mm: float = 45.0
-    quanta_per_mm2: float = 8e5
+    quanta_per_mm2: float = 6e5
     blur_mm: float = 0.05
     n_vessels: int = 4
     n_strands: int = 40
