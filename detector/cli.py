@@ -435,8 +435,8 @@ def _logging(file: Path | None) -> Iterator[None]:
 def _log(progress: Progress) -> None:
     if progress.path:
         level = logging.WARNING if progress.status == "failed" else logging.INFO
-        words = (progress.status, progress.path, progress.message)
-        logging.getLogger("detector").log(level, "%s", " ".join(word for word in words if word))
+        message = f": {progress.message}" if progress.message else ""
+        logging.getLogger("detector").log(level, "%s %s%s", progress.status, progress.path, message)
     else:
         logging.getLogger("detector").info("start: %d files to do", progress.due)
 

@@ -43,7 +43,7 @@ def test_a_file_reached_twice_is_found_once(tmp_path: Path) -> None:
 
 def test_hidden_things_are_named_and_left(tmp_path: Path) -> None:
     make(tmp_path, "in/.a", "in/.git/b", "in/c")
-    hidden = "hidden file or folder"
+    hidden = "a hidden file or folder"
     assert shown(find_inputs([tmp_path / "in"], tmp_path / "out")) == {".a": hidden, ".git": hidden, "c": ""}
 
 
@@ -54,12 +54,12 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "in/other").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/self").symlink_to(tmp_path / "in/self")
     (tmp_path / "in/gone").symlink_to(tmp_path / "nothing")
-    again = "folder that is searched already"
+    again = "a folder that is searched already"
     assert shown(find_inputs([tmp_path / "in"], tmp_path / "out")) == {
         "a": again,
-        "gone": "the file cannot be opened: it is a symbolic link to something that is not there",
+        "gone": "it cannot be opened: it is a symbolic link to something that is not there",
         "other/2": "",
-        "self": f"the file cannot be opened: {os.strerror(errno.ELOOP)}",
+        "self": f"it cannot be opened: {os.strerror(errno.ELOOP).lower()}",
         "z/1": "",
         "z/up": again,
     }

@@ -104,20 +104,20 @@ def _search(root: Path, own: _Place | None, seen: set[_Place]) -> Iterator[Found
             place = _place(folder)
             if place in seen:
                 if folder != root and place != own:
-                    yield Found(folder, shown, skipped="folder that is searched already")
+                    yield Found(folder, shown, skipped="a folder that is searched already")
                 continue
             if is_result_folder(folder):
                 yield Found(folder, shown, skipped="results of an earlier run, not searched")
                 continue
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name), reverse=True)
         except OSError as error:
-            yield Found(folder, shown, error=f"the folder cannot be opened: {_why(error)}")
+            yield Found(folder, shown, error=f"it cannot be opened: {_why(error)}")
             continue
         seen.add(place)
         for entry in entries:
             path = folder / entry.name
             if entry.name.startswith("."):
-                yield Found(path, _shown(path, root), skipped="hidden file or folder")
+                yield Found(path, _shown(path, root), skipped="a hidden file or folder")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
             elif entry.is_symlink() and path.is_dir():
@@ -131,7 +131,7 @@ def _look(path: Path, root: Path) -> Found:
     try:
         status = path.stat()
     except OSError as error:
-        return Found(path, shown, error=f"the file cannot be opened: {_why(error)}")
+        return Found(path, shown, error=f"it cannot be opened: {_why(error)}")
     if not stat.S_ISREG(status.st_mode):
         return Found(path, shown, skipped="no regular file (a pipe, socket or device)")
     return Found(path, shown, status.st_size, status.st_mtime_ns)
@@ -145,7 +145,7 @@ def _shown(path: Path, root: Path) -> str:
 def _why(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "it is a symbolic link to something that is not there"
-    return printable(error.strerror or type(error).__name__)
+    return printable(error.strerror or type(error).__name__).lower()
 
 
 def read_map(file: Path, column: str) -> dict[str, str]:

@@ -174,9 +174,7 @@ def process_file(plan: Plan, task: Task) -> Outcome:
     except MemoryError:
         raise
     except OSError as error:
-        return Outcome(
-            FAILED, "ReadError", f"the file cannot be opened: {printable(error.strerror or type(error).__name__)}"
-        )
+        return Outcome(FAILED, "ReadError", f"it cannot be opened: {(error.strerror or type(error).__name__).lower()}")
     except Exception as error:
         if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
             raise MemoryError from error
