@@ -204,6 +204,13 @@ class Table:
         return cls(**{c.name: np.empty(0, c.dtype) for c in cls.columns()})
 
     @classmethod
+    def concatenate(cls, tables: Sequence[Self]) -> Self:
+        """Return the rows of several tables, in their order."""
+        if not tables:
+            return cls.empty()
+        return cls(**{c.name: np.concatenate([getattr(t, c.name) for t in tables]) for c in cls.columns()})
+
+    @classmethod
     def blank(cls, n_rows: int, **known: ArrayLike) -> Self:
         """Return `n_rows` rows with the `known` columns filled and all others at zero, NaN or empty text."""
         values: dict[str, ArrayLike] = {
@@ -276,15 +283,26 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Seeds(Table):
-    """Where the blob detector saw something, strongest first at equal places."""
+    """Candidates: where the blob detector saw something, and how it stands out from its surroundings."""
 
     row_px: NDArray[np.float64] = _column("f8", "px", "detect", "row of the response's peak")
     col_px: NDArray[np.float64] = _column("f8", "px", "detect", "column of the response's peak")
-    scale_mm: NDArray[np.float64] = _column(
-        "f8", "mm", "detect", "standard deviation of the best matching Gaussian blob"
-    )
+    scale_mm: NDArray[np.float64] = _column("f8", "mm", "detect", "standard deviation of the best matching Gaussian")
     response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
+    height: NDArray[np.float64] = _column("f8", "", "detect", "grey levels from the surroundings to the peak")
+    threshold: NDArray[np.float64] = _column("f8", "", "detect", "grey level of the outline, at the peak's place")
+    tilt_row: NDArray[np.float64] = _column("f8", "1/px", "detect", "change of that level from row to row")
+    tilt_col: NDArray[np.float64] = _column("f8", "1/px", "detect", "change of that level from column to column")
+    edge: NDArray[np.float64] = _column("f8", "", "detect", "mean step of grey level across the outline")
+    cut: NDArray[np.bool_] = _column("?", "", "detect", "the outline was cut off by the search window")
+
+    def level_at(
+        self, rows: NDArray[np.int64], row_px: NDArray[np.floating], col_px: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Return the outline's grey level of some rows of the table at places in pixels of the whole image."""
+        d_row, d_col = row_px - self.row_px[rows], col_px - self.col_px[rows]
+        return np.asarray(self.threshold[rows] + self.tilt_row[rows] * d_row + self.tilt_col[rows] * d_col, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -652,36 +670,18 @@ class Marks:
 
     Attributes
     ----------
-    labels : ndarray of int32, shape of `box`
+    labels : ndarray of int32, shape of the padded box
         Row + 1 of `seeds`, 0 elsewhere.
-    threshold : ndarray of float64, one a row of `seeds`
-        Grey level of the finest image at which the outline lies, at the seed.
-    tilt : ndarray of float64, shape (n, 2)
-        Change of that level a pixel along rows and columns, where the background slopes.
-    height : ndarray of float64, one a row of `seeds`
-        Grey levels from surroundings to peak.
-    cut : ndarray of bool, one a row of `seeds`
-        True where the outline was cut off by the search window.
-    edge : ndarray of float64, one a row of `seeds`
-        Mean step of grey level across the outline.
+    seeds : Seeds
+    box : Box
     """
 
     labels: NDArray[np.int32]
     seeds: Seeds
-    threshold: NDArray[np.float64]
-    tilt: NDArray[np.float64]
-    height: NDArray[np.float64]
-    cut: BoolImage
-    edge: NDArray[np.float64]
     box: Box
 
-    def level_at(
-        self, spot: NDArray[np.int64], row: NDArray[np.floating], col: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Return the outline's grey level of some spots (row of `seeds`) at places (row, col) of the box."""
-        d_row = row + self.box.row_start - self.seeds.row_px[spot]
-        d_col = col + self.box.col_start - self.seeds.col_px[spot]
-        return np.asarray(self.threshold[spot] + self.tilt[spot, 0] * d_row + self.tilt[spot, 1] * d_col, np.float64)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", _read_only(self.labels))
 
 
 @dataclass(frozen=True, eq=False)

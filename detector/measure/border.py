@@ -31,8 +31,9 @@ class Foreground:
         flat = np.flatnonzero(marks.labels)
         spot = marks.labels.ravel()[flat].astype(np.int64) - 1
         row, col = np.divmod(flat, marks.labels.shape[1])
-        foot = marks.level_at(spot, row, col) - 0.5 * marks.height[spot]
-        height = np.maximum(image[row, col] - foot, 1e-3 * marks.height[spot])
+        level = marks.seeds.level_at(spot, row + marks.box.row_start, col + marks.box.col_start)
+        full = marks.seeds.height[spot]
+        height = np.maximum(image[row, col] - level + 0.5 * full, 1e-3 * full)
         return cls(row, col, spot, height)
 
 
@@ -133,7 +134,7 @@ def _crossings(
     across = _ACROSS[side]
     out_row = np.clip(row + across[:, 0], 0, image.shape[0] - 1)
     out_col = np.clip(col + across[:, 1], 0, image.shape[1] - 1)
-    level = marks.level_at(spot, row, col)
+    level = marks.seeds.level_at(spot, row + marks.box.row_start, col + marks.box.col_start)
     here = image[row, col].astype(np.float64)
     drop = here - image[out_row, out_col]
     with np.errstate(divide="ignore", invalid="ignore"):

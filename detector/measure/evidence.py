@@ -43,15 +43,15 @@ def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
     """Return height, border and form of the spot; sizes in mm by the spacing that the rooms work with."""
     seeds = marks.seeds
     noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)].astype(np.float64)
-    height = np.maximum(marks.height, 1e-12)
+    height = np.maximum(marks.seeds.height, 1e-12)
     return {
         "response_sigma": seeds.response_sigma,
         "scale_mm": seeds.scale_mm,
-        "snr": marks.height / noise,
+        "snr": marks.seeds.height / noise,
         "contrast": spots.contrast,
-        "edge_share": marks.edge / height,
-        "edge_sigma": marks.edge / noise,
-        "cut": marks.cut.astype(np.float64),
+        "edge_share": marks.seeds.edge / height,
+        "edge_sigma": marks.seeds.edge / noise,
+        "cut": marks.seeds.cut.astype(np.float64),
         "hole_share": spots.hole_share,
         "diameter_mm": spots.diameter_mm,
         "length_mm": spots.length_mm,
@@ -87,7 +87,7 @@ def _pixel_features(mammogram: Mammogram, marks: Marks) -> dict[str, Floats]:
     peak = patch[each, r, c]
     near = (patch[each, r - 1, c] + patch[each, r + 1, c] + patch[each, r, c - 1] + patch[each, r, c + 1]) / 4
     far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
-    height = np.maximum(marks.height, 1e-12)
+    height = np.maximum(marks.seeds.height, 1e-12)
     return {
         "saturated": (peak >= pixels.max()).astype(np.float64),
         "drop_1px": (peak - near) / height,
@@ -101,7 +101,7 @@ def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Fl
     The last is the weakest pair of opposite directions by the strongest: near 1 for a blob, near 0 on a strand.
     """
     seeds = marks.seeds
-    peak = marks.threshold + 0.5 * marks.height
+    peak = marks.seeds.threshold + 0.5 * marks.seeds.height
     angle = np.arange(N_RING_DIRECTIONS) * (2 * np.pi / N_RING_DIRECTIONS)
     features: dict[str, Floats] = {}
     for radius_mm in RING_RADII_MM:

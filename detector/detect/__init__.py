@@ -1,0 +1,105 @@
+"""Where bright spots stand out, and the pixels of each: Detail -> Marks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.detect.borders import edge_steps
+from detector.detect.peaks import find_peaks
+from detector.detect.regions import Regions, grow_regions
+from detector.records import BoolImage, BreastRegion, Detail, Marks, Seeds
+from detector.settings import DetectSettings
+
+__all__ = ["detect_marks"]
+
+LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.5
+"""Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
+
+
+def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
+    """Find blobs of all scales and the pixels over half height that belong to each.
+
+    Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
+    height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
+    height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
+    cluster seen as one blob and a speck of it the latter.
+
+    Parameters
+    ----------
+    detail : Detail
+    breast : BreastRegion
+    settings : DetectSettings
+
+    Returns
+    -------
+    Marks
+        Rows ordered by row, then column.
+    """
+    shape = detail.levels[0].image.shape if detail.levels else (0, 0)
+    seeds = find_peaks(detail, breast, settings)
+    if not len(seeds):
+        return Marks(np.zeros(shape, np.int32), seeds, detail.box)
+    regions = grow_regions(detail, seeds)
+    regions = regions.with_seeds(regions.seeds.replace(edge=edge_steps(detail, regions.seeds)))
+    regions = regions.take(np.flatnonzero(_is_sharp(detail, regions.seeds, settings)))
+    return _resolve(regions, detail, shape)
+
+
+def _noise(detail: Detail, seeds: Seeds) -> NDArray[np.float64]:
+    return detail.noise[detail.cells(seeds.row_px, seeds.col_px)].astype(np.float64)
+
+
+def _is_sharp(detail: Detail, seeds: Seeds, settings: DetectSettings) -> BoolImage:
+    """Return which seeds are fine or end sharply: calcium ends within the system's blur, a lump of tissue fades."""
+    sharp = seeds.edge >= np.maximum(settings.edge_share * seeds.height, settings.edge_sigma * _noise(detail, seeds))
+    return np.asarray((seeds.height > 0) & (sharp | (seeds.scale_mm < settings.coarse_scale_mm)), np.bool_)
+
+
+def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
+    """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
+    # the step was found along the whole border, whose independent places grow in number with the scale
+    n_places = seeds.scale_mm / detail.bands[0].scale_mm
+    significance = np.maximum(seeds.response_sigma, seeds.edge / _noise(detail, seeds) * np.sqrt(n_places))
+    order = np.lexsort((seeds.col_px, seeds.row_px, -seeds.height * significance))
+    rank = np.empty(len(seeds), np.int32)
+    rank[order] = np.arange(len(seeds), 0, -1)
+    return rank
+
+
+def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
+    """Return one mark where several candidates overlap, and paint the label image."""
+    seeds, n = regions.seeds, len(regions.seeds)
+    rank = _rank(detail, seeds)
+    centre = _centres(seeds, detail, shape)
+    canvas = np.zeros(shape[0] * shape[1], np.int32)
+    _paint(canvas, centre, rank)
+    holds_stronger = np.zeros(n, np.bool_)
+    holds_stronger[regions.owner[canvas[regions.pixel] > rank[regions.owner]]] = True
+    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
+    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
+    alive = ~holds_stronger | whole
+    # twice, since those that lose their peak the first time uncover others
+    for _ in range(2):
+        canvas[:] = 0
+        painted = alive[regions.owner]
+        _paint(canvas, regions.pixel[painted], rank[regions.owner[painted]])
+        alive &= canvas[centre] == rank
+    kept = np.flatnonzero(alive)
+    kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
+    label_of_rank = np.zeros(n + 1, np.int32)
+    label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
+    return Marks(label_of_rank[canvas].reshape(shape), seeds[kept], detail.box)
+
+
+def _centres(seeds: Seeds, detail: Detail, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the flat index of each seed's pixel in the box."""
+    row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, shape[0] - 1)
+    col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, shape[1] - 1)
+    return np.asarray(row * shape[1] + col, np.int64)
+
+
+def _paint(canvas: NDArray[np.int32], pixel: NDArray[np.int64], rank: NDArray[np.int32]) -> None:
+    """Write each pixel's highest rank; the slow equivalent is ``np.maximum.at``."""
+    order = np.argsort(rank, kind="stable")
+    canvas[pixel[order]] = rank[order]
