@@ -284,7 +284,7 @@ def _formats(text: str) -> frozenset[str]:
     for word in wanted:
         if word not in FORMATS:
             raise typer.BadParameter(
-                f"{_printable(word)!r} is not offered; there are {', '.join(FORMATS)}", param_hint="--formats"
+                f"'{_printable(word)}' is not offered; there are {', '.join(FORMATS)}", param_hint="--formats"
             )
     if "parquet" in wanted:
         from detector.export.tables import import_pyarrow

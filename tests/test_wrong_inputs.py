@@ -50,7 +50,7 @@ FAILED = {
     "nested.dcm": "(ReadError|BadPixels): .*",
     "no pixels.dcm": "BadPixels: .*no pixels",
     "no spacing.dcm": "NoPixelSpacing: .*--spacing-mm",
-    "other bytes.dcm": "UIDReused: original.dcm has the same SOP Instance UID",
+    "other bytes.dcm": "UIDReused: Original.dcm has the same SOP Instance UID",
     "reduced.dcm": "NoPixelSpacing: .*field of",
     "spacing absurd.dcm": "NoPixelSpacing: .*not plausible",
     "syntax unknown.dcm": "BadPixels: .*transfer syntax.*not supported",

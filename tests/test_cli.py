@@ -1,0 +1,275 @@
+"""The command: what it offers, what it refuses and how, and that runs end and resume as promised."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from detector.batch import Job, run_batch
+from detector.cli import NOT_A_DIAGNOSIS, app, main
+from detector.settings import Settings
+from tests.dicom_files import breast_pixels, make_mammogram, save
+
+ROOT = Path(__file__).parents[1]
+TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
+COMMANDS = ("run", "info", "settings", "phantom")
+
+
+def call(*arguments: object) -> Result:
+    """Call the command in this process, as `main` does."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """Return what the command says as it ends with status 2."""
+    monkeypatch.setattr(sys, "argv", ["detector", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    return " ".join(said.err.split())
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, as a terminal does."""
+    command = [sys.executable, "-c", "from detector.cli import main; main()", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True)
+
+
+def make_images(folder: Path, number: int, shape: tuple[int, int] = (256, 200)) -> Path:
+    folder.mkdir()
+    for i in range(number):
+        spacing = str(102.4 / shape[0])
+        dataset = make_mammogram(
+            breast_pixels(shape, seed=i), SOPInstanceUID=f"1.2.3.{i}", ImagerPixelSpacing=[spacing, spacing]
+        )
+        save(folder / f"{i}.dcm", dataset)
+    return folder
+
+
+# ----------------------------------------------------------------------------------------------------- what it offers
+
+
+def test_the_commands_are_these_and_each_help_shows_an_example() -> None:
+    assert {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    } == set(COMMANDS)
+    for command in ((), *((name,) for name in COMMANDS)):
+        shown = call(*command, "--help")
+        assert shown.exit_code == 0
+        assert "Example: detector" in shown.output
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = """
+import sys, detector.cli
+try:
+    detector.cli.main()
+except SystemExit:
+    print(*(m for m in ("numpy", "cv2", "pydicom", "scipy", "rich", "sqlite3", "multiprocessing") if m in sys.modules))
+"""
+    end = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert end.stdout.splitlines()[-1] == ""
+
+
+def test_version_is_shown() -> None:
+    assert call("--version").output.startswith("microcalcification-detector ")
+
+
+def test_settings_are_shown_as_a_file_that_can_be_given_back() -> None:
+    shown = call("settings").output
+    assert tomllib.loads(shown) == Settings().to_mapping()
+    assert "source:" in shown
+
+
+def test_phantoms_are_written_with_their_truth_and_info_reads_them(tmp_path: Path) -> None:
+    made = call("phantom", "--out", tmp_path / "new", "--seed", 5, "--side", "R", "--view", "MLO")
+    assert made.exit_code == 0
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {
+        f"phantom_5_RMLO{rest}" for rest in (".dcm", "_spots.csv", "_clusters.csv")
+    }
+    shown = call("info", tmp_path / "new/phantom_5_RMLO.dcm").output
+    facts = dict(line.split(":", 1) for line in shown.splitlines())
+    assert facts["side, view"].strip() == "R, MLO"
+    assert facts["pixel spacing"].strip() == "0.07 x 0.07 mm (rows, columns)"
+    assert facts["quality"].strip() == "good"
+    truth = (tmp_path / "new/phantom_5_RMLO_spots.csv").read_text().splitlines()
+    assert len(truth) > 10
+    assert truth[1].startswith(facts["image"].strip() + ",1,")
+
+
+# ---------------------------------------------------------------------------------------------------- what it refuses
+
+
+def test_wrong_usage_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(tmp_path / "in", 1)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "unknown.toml").write_text("[cluster]\nlinks_mm = 3\n")
+    (tmp_path / "range.toml").write_text("[cluster]\nlink_mm = 300\n")
+    (tmp_path / "map.csv").write_text("path\n")
+    for arguments, words in (
+        (("--formats", "csv,sr"), "'sr' is not offered; there are csv, json, parquet, overlay, crops"),
+        (("--formats", "\x1b[2J"), r"'\x1b[2J' is not offered"),
+        (("--settings", tmp_path / "unknown.toml"), "unknown setting cluster.links_mm"),
+        (("--settings", tmp_path / "range.toml"), "cluster.link_mm = 300 is not allowed; it must be from 0.5 to 30"),
+        (("--settings", tmp_path / "none.toml"), "none.toml cannot be read"),
+        (("--max-megapixels", 0), "read.max_megapixels = 0.0 is not allowed"),
+        (("--operating-point", "wild"), "'wild' is not one of"),
+        (("--min-confidence", 1.5), "--min-confidence"),
+        (("--spacing-mm", 0), "--spacing-mm"),
+        (("--spacing-mm", "nan"), "--spacing-mm"),
+        (("--spacing-map", tmp_path / "map.csv"), "no column spacing_mm"),
+        (("--cases", tmp_path / "map.csv"), "no column case_id"),
+        (("--workers", 0), "--workers"),
+        (("--log-file", tmp_path / "file/run.log"), "run.log cannot be written"),
+        (("--out", tmp_path / "file"), "file cannot be written"),
+        (("--unknown",), "--unknown"),
+    ):
+        said = refused(capsys, monkeypatch, "run", tmp_path / "in", "--out", tmp_path / "out", *arguments)
+        assert words in said
+    assert "missing" in refused(capsys, monkeypatch, "run", tmp_path / "missing", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "it cannot be opened" in refused(capsys, monkeypatch, "info", tmp_path / "missing.dcm")
+    assert "file" in refused(capsys, monkeypatch, "phantom", "--out", tmp_path / "file/x")
+
+
+def test_a_missing_extra_is_named_with_its_install_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = refused(capsys, monkeypatch, "run", tmp_path, "--out", tmp_path / "out", "--formats", "parquet")
+    assert "pip install 'microcalcification-detector[parquet]'" in said
+
+
+def test_a_folder_in_use_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(tmp_path / "in", 1)
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out/.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        said = refused(capsys, monkeypatch, "run", tmp_path / "in", "--out", tmp_path / "out")
+    assert "in use by another run" in said
+
+
+def test_flags_come_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "mine.toml").write_text(
+        '[cluster]\noperating_point = "specific"\nlink_mm = 4\n[read]\nmax_megapixels = 9\n'
+    )
+    arguments = ("run", tmp_path / "in", "--out", tmp_path / "out", "--settings", tmp_path / "mine.toml")
+    for flags, expected in (
+        ((), ("specific", 4.0, 9.0)),
+        (("--operating-point", "sensitive"), ("sensitive", 4.0, 9.0)),
+    ):
+        assert call(*arguments, *flags).exit_code == 2  # for want of mammograms, but the manifest is there
+        used = json.loads((tmp_path / "out/manifest.json").read_text())["settings"]
+        assert (
+            used["cluster"]["operating_point"],
+            used["cluster"]["link_mm"],
+            used["read"]["max_megapixels"],
+        ) == expected
+        assert used["assess"] == Settings().to_mapping()["assess"]
+
+
+def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 2)
+    shown = call("run", tmp_path / "in", "--out", tmp_path / "out", "--dry-run")
+    assert shown.exit_code == 0
+    assert "0 done already, 2 to do" in shown.output
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- a run
+
+
+def test_one_worker_and_two_give_equal_tables_and_a_summary(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 4)
+    for workers in (1, 2):
+        flags = ("--workers", workers, *(["--quiet"] if workers == 2 else []))
+        said, errors = (end := start("run", tmp_path / "in", "--out", tmp_path / str(workers), *flags)).communicate()
+        assert end.returncode == 0, errors
+        if workers == 1:
+            assert said.startswith("4 analysed, 0 failed, 0 skipped.\n")
+            assert said.rstrip().endswith(NOT_A_DIAGNOSIS)
+        else:
+            assert said + errors == ""
+    for name in TABLES:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    again = call("run", tmp_path / "in", "--out", tmp_path / "1")
+    assert (again.exit_code, again.output) == (0, said or again.output)
+
+
+def until(seen: Callable[[], object], end: subprocess.Popen[str]) -> None:
+    """Wait until a condition holds, while the command runs."""
+    while not seen():
+        assert end.poll() is None, end.communicate()
+        time.sleep(0.01)
+
+
+def workers_of(end: subprocess.Popen[str]) -> list[int]:
+    """Return the process ids of the workers, by what they were started to do."""
+    children = Path(f"/proc/{end.pid}/task/{end.pid}/children").read_text().split()
+    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_runs_that_are_stopped_or_killed_resume_to_the_same_tables(tmp_path: Path) -> None:
+    inputs, out = make_images(tmp_path / "in", 8, (640, 500)), tmp_path / "out"
+    arguments = ("run", inputs, "--out", out, "--workers", 1)
+
+    def done() -> int:
+        return len(list((out / "overlays").glob("*.png")))
+
+    end = start(*arguments)
+    until(lambda: done() >= 1, end)
+    end.send_signal(signal.SIGTERM)
+    said, errors = end.communicate()
+    assert (end.returncode, "Traceback" in errors) == (128 + signal.SIGTERM, False)
+    assert "the same command resumes" in said
+    assert 1 <= len((out / "images.csv").read_text().splitlines()) - 1 < 8
+
+    end, before = start(*arguments), done()
+    until(lambda: done() > before, end)
+    os.kill(workers_of(end)[0], signal.SIGKILL)
+    before = done()
+    until(lambda: done() > before, end)
+    orphans = workers_of(end)
+    end.kill()
+    end.communicate()
+    assert before < done() < 8
+
+    end = start(*arguments)
+    _, errors = end.communicate()
+    assert end.returncode == 0, errors
+    assert not [pid for pid in orphans if Path(f"/proc/{pid}").exists()]
+    run_batch(Job((inputs,), tmp_path / "plain"), runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
+    for name in TABLES:
+        assert (out / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    inputs, out = make_images(tmp_path / "in", 4, (640, 500)), tmp_path / "out"
+    end = start("run", inputs, "--out", out, "--workers", 1)
+    until(lambda: (out / ".partial").exists() and workers_of(end), end)
+    os.killpg(end.pid, signal.SIGINT)
+    _, errors = end.communicate()
+    assert (end.returncode, "Traceback" in errors) == (130, False)
+    assert json.loads((out / "manifest.json").read_text())["finished"] is False
