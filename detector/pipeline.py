@@ -43,7 +43,7 @@ def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
     lap("enhance")
     marks = detect_marks(detail, breast, settings.detect)
     lap("detect")
-    spots, evidence, outlines = measure_spots(mammogram, breast, detail, marks, settings.measure)
+    spots, evidence, outlines = measure_spots(mammogram, breast, detail, marks)
     lap("measure")
     spots, outlines = classify_spots(spots, evidence, outlines, settings.classify)
     lap("classify")

@@ -91,7 +91,7 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images"
+        2.8, "sigma", (1, 50), "lowest blob response of a candidate", "some 25 candidates a cm2 on real images"
     )
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"
@@ -115,19 +115,6 @@ class DetectSettings:
     )
     max_candidates_per_cm2: float = _knob(
         200.0, "1/cm2", (1, 10_000), "strongest candidates kept", "bounds time and memory on images of noise"
-    )
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How `measure` draws outlines."""
-
-    outline_fraction: float = _knob(
-        0.5,
-        "",
-        (0.2, 0.8),
-        "share of the height at which the outline lies",
-        "half height keeps a blurred disc's diameter",
     )
 
 
@@ -215,7 +202,6 @@ class Settings:
     breast: BreastSettings = field(default_factory=BreastSettings)
     enhance: EnhanceSettings = field(default_factory=EnhanceSettings)
     detect: DetectSettings = field(default_factory=DetectSettings)
-    measure: MeasureSettings = field(default_factory=MeasureSettings)
     classify: ClassifySettings = field(default_factory=ClassifySettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     assess: AssessSettings = field(default_factory=AssessSettings)

@@ -17,13 +17,7 @@ from detector.settings import BreastSettings
 
 Floats = NDArray[np.float64]
 
-SQUASHED = (
-    Morphology.ROUND,
-    Morphology.PUNCTATE,
-    Morphology.AMORPHOUS,
-    Morphology.FINE_PLEOMORPHIC,
-    Morphology.COARSE_HETEROGENEOUS,
-)
+LINEAR = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,9 @@ def _plan(rng: np.random.Generator, insertion: Insertion, mammogram: Mammogram, 
         radius = rng.uniform(*insertion.radius_mm)
         contrast = _log_uniform(rng, insertion.contrast)
         for _ in range(rng.integers(insertion.n_particles[0], insertion.n_particles[1] + 1)):
-            particle = solids.make_particle(rng, form, (size := _diameter(rng, insertion), size))
+            size = _diameter(rng, insertion)
+            # linear forms keep their own lengths, which the diameters of grains say nothing of
+            particle = solids.make_particle(rng, form, None if form in LINEAR else (size, size))
             for _try in range(30):
                 turn, away = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform())
                 placed = particle.moved(middle[0] + away * np.sin(turn), middle[1] + away * np.cos(turn))

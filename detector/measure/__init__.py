@@ -11,13 +11,12 @@ from detector.measure.border import Foreground, trace_borders
 from detector.measure.evidence import gather_evidence
 from detector.measure.form import Form, measure_form
 from detector.records import BreastRegion, Detail, Evidence, Mammogram, Marks, Outlines, Spots
-from detector.settings import MeasureSettings
 
 __all__ = ["measure_spots"]
 
 
 def measure_spots(
-    mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, settings: MeasureSettings
+    mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks
 ) -> tuple[Spots, Evidence, Outlines]:
     """Measure all spots.
 
@@ -30,7 +29,6 @@ def measure_spots(
     breast : BreastRegion
     detail : Detail
     marks : Marks
-    settings : MeasureSettings
 
     Returns
     -------
