@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.filereader import dcmread
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
@@ -135,6 +136,18 @@ def test_rescale_and_modality_lut(tmp_path: Path) -> None:
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
     looked_up = read_with(tmp_path, ModalityLUTSequence=Sequence([item]))
     np.testing.assert_allclose(looked_up.pixels, table[BREAST])
+
+
+@pytest.mark.parametrize(
+    ("syntax", "first", "vr"), [(NATIVE[0], -2000, "SS"), (NATIVE[1], -2000, "SS"), (NATIVE[1], 65536 - 2000, "US")]
+)
+def test_modality_lut_of_signed_pixels(tmp_path: Path, syntax: str, first: int, vr: str) -> None:
+    pixels = BREAST.astype(np.int16) - 2000
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, first, 16], list(range(0, 3 * 4096, 3))
+    item["LUTDescriptor"].VR, item["LUTData"].VR = vr, "US"
+    mammogram = read(tmp_path, make_mammogram(pixels, syntax, ModalityLUTSequence=Sequence([item])))
+    np.testing.assert_allclose(mammogram.pixels, 3.0 * BREAST)
 
 
 def test_padding_value_and_range(tmp_path: Path) -> None:
@@ -329,6 +342,8 @@ def test_given_spacing_never_goes_before_a_stated_one_unless_forced(tmp_path: Pa
     assert read_identity(stated, 0.2, force_spacing=True).spacing_mm == (0.2, 0.2)
     assert read_identity(stated, force_spacing=True).spacing_mm == (0.4, 0.4)
     assert read_identity(silent, (0.2, 0.3)).spacing_mm == (0.2, 0.3)
+    zero = save(tmp_path / "zero.dcm", make_mammogram(FULL, ImagerPixelSpacing=[0, 0]))
+    assert read_identity(zero, 0.2).spacing_source == "given"
     assert read_identity(silent, 0.2).spacing_source == "given"
     for given_mm, why in ((None, "no spacing"), (0.5, "0.5 mm"), (0.05, r"5\.1 cm"), (float("nan"), "nan")):
         with pytest.raises(NoPixelSpacing, match=why):
@@ -501,6 +516,7 @@ ANONYMOUS: dict[str, Any] = {"ImageLaterality": None, "ViewPosition": None}
         ({"PhotometricInterpretation": "RGB"}, "colour"),
         ({"SamplesPerPixel": 3}, "colour"),
         ({"SOPClassUID": SECONDARY_CAPTURE, "Modality": "MG", **ANONYMOUS}, "shows a breast"),
+        ({"SOPClassUID": SECONDARY_CAPTURE, "Modality": "OT", "BodyPartExamined": "CHEST"}, "shows a breast"),
         ({"SOPClassUID": SECONDARY_CAPTURE, "Modality": "DX", "BodyPartExamined": "ANKLE", "ViewPosition": "LM"},
          "shows a breast"),
         ({"SOPClassUID": SECONDARY_CAPTURE, "Modality": "DX", "BodyPartExamined": None, "ViewPosition": "ML"},
@@ -587,8 +603,17 @@ def test_truncated_files_fail(tmp_path: Path, syntax: str) -> None:
     whole = save(tmp_path / "image.dcm", make_mammogram(pixels, syntax)).read_bytes()
     for share in (0.2, 0.5, 0.9):
         (tmp_path / "cut.dcm").write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(ReadError, match=r"cut short|damaged|no pixels"):
+        with pytest.raises(ReadError, match="cut short"):
             read_mammogram(tmp_path / "cut.dcm")
+
+
+@pytest.mark.parametrize("syntax", [s for s in ENCODERS if s not in LOSSY])
+def test_a_compressed_image_that_is_cut_within_fails(tmp_path: Path, syntax: str) -> None:
+    dataset = make_mammogram(syntax=syntax)
+    stream = bytes(ENCODERS[syntax](BREAST, 12))
+    dataset.PixelData = encapsulate([stream[: len(stream) // 2]])
+    with pytest.raises(BadPixels, match=r"cut short|damaged"):
+        read(tmp_path, dataset)
 
 
 def test_a_compressed_image_of_another_size_is_never_decoded(tmp_path: Path) -> None:
