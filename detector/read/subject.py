@@ -85,17 +85,15 @@ def refuse_all_but_mammograms(dicom: DicomFile, side: str, view: str) -> None:
     """
     header = dicom.header
     _refuse_other_objects(header, dicom.sop_class)
-    if dicom.sop_class not in (PRESENTATION, PROCESSING):
-        modality = header.text("Modality").upper()
-        if modality not in _MODALITIES:
-            shown = f" ({modality})" if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else ""
-            raise NotAMammogram(f"an image of another modality{shown}")
-        if name := _named(header):
-            raise NotAMammogram(_NAMES[name])
-        if not _shows_breast(header, modality, side, view):
-            raise NotAMammogram("nothing in its header says that it shows a breast")
-    elif name := _named(header):
+    mammography = dicom.sop_class in (PRESENTATION, PROCESSING)
+    modality = header.text("Modality").upper()
+    if not mammography and modality not in _MODALITIES:
+        shown = f" ({modality})" if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else ""
+        raise NotAMammogram(f"an image of another modality{shown}")
+    if name := _named(header):
         raise NotAMammogram(_NAMES[name])
+    if not mammography and not _shows_breast(header, modality, side, view):
+        raise NotAMammogram("nothing in its header says that it shows a breast")
     photometric = header.text("PhotometricInterpretation").upper()
     if header.integer("SamplesPerPixel", 1) != 1 or (photometric and not photometric.startswith("MONOCHROME")):
         raise NotAMammogram(_NAMES["colour"])
