@@ -67,9 +67,9 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
     if n_clusters == 0:
         return spots, Clusters.empty(), Outlines.empty()
     grouped = spots[members[group > 0]]
-    group = group[group > 0].astype(np.int64) - 1
-    support = _support(grouped, group, n_clusters, settings.hull_margin_mm)
-    return spots, _describe(grouped, group, support), _outlines(grouped, support)
+    row = group[group > 0].astype(np.int64) - 1
+    support = _support(grouped, row, n_clusters, settings.hull_margin_mm)
+    return spots, _describe(grouped, row, support), _outlines(grouped, support)
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
@@ -229,7 +229,7 @@ def _at_least_three(confidence: Floats, group: Integers, n_clusters: int) -> Flo
     none = np.exp(np.bincount(group, np.log1p(-p), n_clusters))
     odds = p / (1 - p)
     first, second = (np.bincount(group, odds**power, n_clusters) for power in (1, 2))
-    return np.clip(1 - none * (1 + first + 0.5 * (first**2 - second)), 0.0, 1.0)
+    return np.asarray(np.clip(1 - none * (1 + first + 0.5 * (first**2 - second)), 0.0, 1.0), np.float64)
 
 
 def _outlines(spots: Spots, support: Floats) -> Outlines:

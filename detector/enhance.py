@@ -66,10 +66,10 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         current, blurred_px = _blur_to(inner, blurred_px, scale_mm * settings.scale_ratio / pixel_mm, step_px)
         response = np.subtract(inner, current)
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
-        noise = cells.noise(cells.mean(cv2.absdiff(response, 0.0), step_px), grey, window_px)
+        noise = cells.noise(cells.mean(np.abs(response), step_px), grey, window_px)
         bands.append(Band(scale_mm, len(levels) - 1, response, noise))
         del inner
-    fine = cells.mean(cv2.absdiff(image, _blur(image, 0.15 / pixel_mm)), 1)
+    fine = cells.mean(np.abs(image - _blur(image, 0.15 / pixel_mm)), 1)
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),

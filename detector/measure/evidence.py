@@ -103,10 +103,11 @@ def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Fl
     seeds = marks.seeds
     peak = marks.seeds.threshold + 0.5 * marks.seeds.height
     angle = np.arange(N_RING_DIRECTIONS) * (2 * np.pi / N_RING_DIRECTIONS)
+    steps = np.array([level.step_px for level in detail.levels])
     features: dict[str, Floats] = {}
     for radius_mm in RING_RADII_MM:
         radius_px = radius_mm / detail.pixel_mm
-        level = min(detail.levels, key=lambda item, r=radius_px: abs(np.log(item.step_px / (r / 4))))
+        level = detail.levels[int(np.argmin(np.abs(np.log(steps / (radius_px / 4)))))]
         row = seeds.row_px[:, None] + radius_px * np.sin(angle)
         col = seeds.col_px[:, None] + radius_px * np.cos(angle)
         contrast = (peak[:, None] - level.sample(row, col)) / noise[:, None]

@@ -1,0 +1,112 @@
+"""Where the breast is: Mammogram -> BreastRegion.
+
+Works on a coarse grid (about 0.5 mm a cell), where film grain, dust and label strokes vanish and every step costs little.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.breast.area import find_area, shrink
+from detector.breast.pectoral import find_pectoral
+from detector.breast.sides import chest_wall_side, edge_cells, skin_distance_cells
+from detector.records import BoolImage, Box, BreastRegion, FloatImage, Mammogram, Zone
+from detector.settings import BreastSettings
+
+__all__ = ["find_breast"]
+
+SMALLEST_BREAST_CM2 = 2.0
+"""Smaller bright areas are labels or dust; a compressed breast covers 30 to 300 cm2."""
+
+ALIGNMENT_PX = 64
+"""The box starts and stops at multiples of this, so that pyramids of shifted images sample the same places."""
+
+GUESSED = 0.3
+"""Confidence of a nipple that is only the place farthest from the chest wall."""
+
+
+def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
+    """Tell breast from air, film edge, labels and padding, and mark the pectoral muscle and the skin line.
+
+    Parameters
+    ----------
+    mammogram : Mammogram
+    settings : BreastSettings
+
+    Returns
+    -------
+    BreastRegion
+        Empty, with an area of zero, if there is no breast.
+    """
+    step_px = 2 ** max(0, math.floor(math.log2(settings.grid_mm / mammogram.pixel_mm)))
+    cell_mm = step_px * mammogram.pixel_mm
+    grey, usable = shrink(mammogram, step_px)
+    mask = find_area(grey, usable, cell_mm)
+    area_cm2 = np.count_nonzero(mask) * step_px**2 * math.prod(mammogram.spacing_mm) / 100
+    if area_cm2 < SMALLEST_BREAST_CM2:
+        return _no_breast(mask.shape, step_px)
+
+    chest_wall = chest_wall_side(mask)
+    skin_distance_mm = np.where(mask, skin_distance_cells(mask, chest_wall) * np.float32(cell_mm), np.float32(0))
+    pectoral = np.zeros_like(mask)
+    if chest_wall and mammogram.identity.view != "CC":
+        pectoral = find_pectoral(grey, mask, chest_wall, cell_mm)
+    zones = mask * np.uint8(Zone.BREAST)
+    zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
+    zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
+    zones[mask & edge_cells(grey, mask, usable, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
+    low, high = np.percentile(grey[mask], [1, 99])
+    return BreastRegion(
+        zones=zones,
+        skin_distance_mm=skin_distance_mm,
+        step_px=step_px,
+        box=_aligned_box(mask, step_px, mammogram.pixels.shape),
+        outline=_outline_px(mask, step_px),
+        pectoral_outline=_outline_px(mask & pectoral, step_px),
+        nipple=_guess_nipple(mask, chest_wall, step_px),
+        chest_wall=chest_wall,
+        area_cm2=area_cm2,
+        grey_range=(float(low), float(high)),
+    )
+
+
+def _no_breast(shape: tuple[int, ...], step_px: int) -> BreastRegion:
+    nothing = np.empty((0, 2), np.float32)
+    blank: FloatImage = np.zeros(shape, np.float32)
+    box = Box(0, 0, 0, 0)
+    return BreastRegion(np.zeros(shape, np.uint8), blank, step_px, box, nothing, nothing, None, "", 0.0, (0.0, 0.0))
+
+
+def _guess_nipple(mask: BoolImage, chest_wall: str, step_px: int) -> tuple[float, float, float] | None:
+    """Return the place farthest from the chest wall as (row_px, col_px, confidence)."""
+    if not chest_wall:
+        return None
+    cols = np.flatnonzero(mask.any(axis=0))
+    extreme = cols[-1] if chest_wall == "left" else cols[0]
+    row = np.median(np.flatnonzero(mask[:, extreme]))
+    centre = (step_px - 1) / 2
+    return float(row) * step_px + centre, float(extreme) * step_px + centre, GUESSED
+
+
+def _aligned_box(mask: BoolImage, step_px: int, shape: tuple[int, ...]) -> Box:
+    """Return the mask's bounding box in pixels, grown to multiples of `ALIGNMENT_PX` where the image allows."""
+    spans: list[int] = []
+    for axis in (0, 1):
+        cells = np.flatnonzero(mask.any(axis=1 - axis))
+        start = int(cells[0]) * step_px // ALIGNMENT_PX * ALIGNMENT_PX
+        stop = -(-(int(cells[-1]) + 1) * step_px // ALIGNMENT_PX) * ALIGNMENT_PX
+        spans += [start, min(stop, shape[axis])]
+    return Box(*spans)
+
+
+def _outline_px(mask: BoolImage, step_px: int) -> NDArray[np.float32]:
+    """Return the outline of a mask of cells as (row, col) in pixels; empty for an empty mask."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return np.empty((0, 2), np.float32)
+    points = max(contours, key=cv2.contourArea).reshape(-1, 2)[:, ::-1].astype(np.float32)
+    return points * np.float32(step_px) + np.float32((step_px - 1) / 2)

@@ -1,0 +1,110 @@
+"""The breast's area on the coarse grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import BoolImage, FloatImage, Mammogram
+
+AIR_SHARES = (0.015, 0.06)
+"""Least and greatest share of the grey range over the air's level at which breast begins: a digital detector's air is
+flat and dark fat must not be taken for it, a film's air is uneven."""
+
+STROKE_MM = 1.5
+"""Half width of what is taken off before the largest area is chosen: film edges and label strokes."""
+
+STRIP_MM, SKIN_MM = 6.0, 4.0
+"""Half width of strips along the film's border, which go, and how near the rest must be to come back (nipple, skin)."""
+
+
+def shrink(mammogram: Mammogram, step_px: int) -> tuple[FloatImage, BoolImage]:
+    """Return the mean grey level of each cell and whether the cell is image at all.
+
+    Parameters
+    ----------
+    mammogram : Mammogram
+    step_px : int
+        Side of a cell.
+
+    Returns
+    -------
+    grey : ndarray of float32, shape (ceil(rows / step_px), ceil(cols / step_px))
+    usable : ndarray of bool, same shape
+    """
+    grey = _cell_means(mammogram.pixels, step_px)
+    if mammogram.padding is None:
+        return grey, np.ones(grey.shape, np.bool_)
+    return grey, _cell_means(mammogram.padding.astype(np.float32), step_px) < 0.5
+
+
+def _cell_means(image: FloatImage, step_px: int) -> FloatImage:
+    rows, cols = image.shape
+    pad = (-rows % step_px, -cols % step_px)
+    if any(pad):
+        padded = cv2.copyMakeBorder(image, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE)
+    else:
+        padded = image
+    size = ((cols + pad[1]) // step_px, (rows + pad[0]) // step_px)
+    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
+    """Return the largest connected area over the air's level, without lines and strips, holes filled.
+
+    Parameters
+    ----------
+    grey : ndarray of float32, shape (rows, cols)
+    usable : ndarray of bool, same shape
+    cell_mm : float
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        Empty if all is of one grey.
+    """
+    bright = _opened(_over_air(grey, usable), STROKE_MM / cell_mm)
+    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(bright.view(np.uint8), connectivity=4)
+    if n_labels < 2:
+        return np.zeros(grey.shape, np.bool_)
+    largest = np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])), np.bool_)
+    core = _opened(largest, STRIP_MM / cell_mm)
+    largest &= _distance_to(core) <= SKIN_MM / cell_mm
+    contours, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros(grey.shape, np.uint8)
+    if contours:
+        cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return (filled > 0) & usable
+
+
+def _over_air(grey: FloatImage, usable: BoolImage) -> BoolImage:
+    """Return which cells are brighter than air."""
+    nothing = np.zeros(grey.shape, np.bool_)
+    if not usable.any():
+        return nothing
+    values = grey[usable]
+    low, high = (float(v) for v in np.percentile(values, [0.5, 99.0]))
+    if not high > low:
+        return nothing
+    counts, edges = np.histogram(values, bins=100, range=(low, high))
+    # air is the peak of the darker half; a view filled with breast has no such peak
+    peak = int(np.argmax(counts[:40]))
+    air = float(edges[peak]) if counts[peak] > 0.02 * values.size else low
+    least, greatest = (share * (high - air) for share in AIR_SHARES)
+    spread = 4 * float(np.std(values[values < air + greatest], dtype=np.float64)) if air + greatest > low else 0.0
+    return np.asarray((grey > air + np.clip(spread, least, greatest)) & usable, np.bool_)
+
+
+def _distance_to(mask: BoolImage) -> NDArray[Any]:
+    """Return each cell's distance to the nearest true one, in cells; large where there is none."""
+    if not mask.any():
+        return np.full(mask.shape, np.float32(max(mask.shape) * 2))
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+
+
+def _opened(mask: BoolImage, radius: float) -> BoolImage:
+    """Return the opening by a disc, which the image border does not wear off; by distances, not by sliding a disc."""
+    return np.asarray(_distance_to(_distance_to(~mask) > radius) <= radius, np.bool_)
