@@ -130,14 +130,13 @@ def dense_is_bright(
 def _from_exposure(values: Values, header: Header, padding: BoolImage | None) -> FloatImage:
     """Return log pixels that rise with density."""
     image = values.image
-    relationship, sign = (
-        header.text("PixelIntensityRelationship").upper(),
-        header.integer("PixelIntensityRelationshipSign", 0),
-    )
+    relationship = header.text("PixelIntensityRelationship").upper()
+    sign = header.integer("PixelIntensityRelationshipSign", 0)
     if sign not in (-1, 1):
         header.note("header: the sign of the intensities is missing and was taken from the background")
         sign = -1 if air_is_bright(image, padding) is False else 1
     if relationship == "LIN":
+        # DICOM has no element for a detector's offset but Rescale Intercept, which has been applied
         exposure = image if sign == 1 else np.subtract(np.float32(values.high), image, out=image)
         largest = max(values.high - (values.low if sign == -1 else 0.0), values.step)
         np.maximum(exposure, np.float32(0.5 * values.step), out=exposure)
