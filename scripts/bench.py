@@ -1,0 +1,236 @@
+"""Measures speed and memory and writes BENCHMARKS.md.
+
+Times are those of one core; what counts are ratios, each taken within one run on one image: machines differ, and the
+same machine differs from hour to hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ.update(ONE_THREAD)
+
+import cv2
+import numpy as np
+from skimage.feature import blob_dog
+
+import detector
+from detector.breast import find_breast
+from detector.evaluate.phantoms import make_phantom
+from detector.evaluate.recipes import Recipe
+from detector.export.phantoms import write_dicom
+from detector.export.pictures import draw_crops, draw_overlay, encode_png
+from detector.read import read_mammogram
+from detector.records import FloatImage, Mammogram, Reading
+from detector.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CANDIDATES_PER_CM2 = 20.0
+STANDARD = Recipe(rows=4096, cols=3328, spacing_mm=0.07, breast_share=0.45)
+LARGE = Recipe(rows=5355, cols=4915, spacing_mm=0.05, breast_share=0.45)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each step, medians over the repeats."""
+
+    analyse: float
+    peer: float
+    ratios: tuple[float, ...]
+    rooms: dict[str, float]
+    around: dict[str, float]
+    candidates_per_cm2: float
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def peer_image(mammogram: Mammogram) -> tuple[FloatImage, float]:
+    """Return the breast's box as float32 from 0 to 1, and the breast's area in cm2."""
+    breast = find_breast(mammogram, Settings().breast)
+    box = np.array(mammogram.pixels[breast.box.slices], np.float32)
+    low, high = breast.grey_range
+    return (box - np.float32(low)) / np.float32(high - low), breast.area_cm2
+
+
+def run_peer(image: FloatImage, threshold: float) -> int:
+    """Return how many blobs scikit-image finds at five scales."""
+    blobs: FloatImage = blob_dog(image, min_sigma=1, max_sigma=1.6**4, sigma_ratio=1.6, threshold=threshold)  # type: ignore[no-untyped-call]
+    return len(blobs)
+
+
+def peer_threshold(image: FloatImage, wanted: float) -> float:
+    """Return the threshold at which the peer gives about the wanted number of candidates, found by halving."""
+    low, high = 1e-4, 1.0
+    for _ in range(12):
+        middle = float(np.sqrt(low * high))
+        found = run_peer(image, middle)
+        if abs(found - wanted) < 0.05 * wanted:
+            return middle
+        low, high = (middle, high) if found > wanted else (low, middle)
+    return middle
+
+
+def measure(mammogram: Mammogram, path: Path, repeats: int) -> Times:
+    """Time `analyse` and the peer in turn, and what is around them, on one image."""
+    image, area_cm2 = peer_image(mammogram)
+    threshold = peer_threshold(image, CANDIDATES_PER_CM2 * area_cm2)
+    ours, peers, rooms = [], [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        reading = detector.analyse(mammogram)
+        ours.append(time.perf_counter() - start)
+        rooms.append(reading.seconds)
+        peers.append(seconds(run_peer, image, threshold))
+    return Times(
+        analyse=statistics.median(ours),
+        peer=statistics.median(peers),
+        ratios=tuple(sorted(p / o for p, o in zip(peers, ours, strict=True))),
+        rooms={name: statistics.median(r[name] for r in rooms) for name in rooms[0]},
+        around=measure_around(mammogram, path, reading, repeats),
+        candidates_per_cm2=run_peer(image, threshold) / area_cm2,
+    )
+
+
+def measure_around(mammogram: Mammogram, path: Path, reading: Reading, repeats: int) -> dict[str, float]:
+    """Return the seconds of decoding and drawing, medians."""
+    overlay = draw_overlay(mammogram, reading)
+    calls: dict[str, tuple[Callable[..., object], tuple[object, ...]]] = {
+        "read and decode": (read_mammogram, (path,)),
+        "draw overlay": (draw_overlay, (mammogram, reading)),
+        "encode overlay": (encode_png, (overlay,)),
+        "draw crops": (lambda *given: list(draw_crops(*given)), (mammogram, reading)),
+    }
+    return {
+        name: statistics.median(seconds(call, *arguments) for _ in range(repeats))
+        for name, (call, arguments) in calls.items()
+    }
+
+
+def peak_memory_mb(path: Path) -> float:
+    """Return the highest VmHWM among the processes of a run with one worker over one file, in MB (Linux)."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            str(Path(sys.executable).with_name("detector")),
+            "run",
+            str(path),
+            "--out",
+            out,
+            "--workers",
+            "1",
+            "--quiet",
+        ]
+        run = subprocess.Popen(command, env=os.environ | ONE_THREAD)
+        peak = 0
+        while run.poll() is None:
+            peak = max([peak, *(_high_water_kb(pid) for pid in _descendants(run.pid))])
+            time.sleep(0.01)
+        if run.returncode != 0:
+            raise SystemExit(f"the run ended with status {run.returncode}")
+    return peak / 1024
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in children:
+        yield int(child)
+        yield from _descendants(int(child))
+
+
+def _high_water_kb(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def report(times: Times, memory: dict[str, float], repeats: int) -> str:
+    """Return BENCHMARKS.md."""
+    middle = statistics.median(times.ratios)
+    total = sum(times.rooms.values())
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `scripts/bench`; run it to have the numbers of your machine.",
+        "",
+        f"Machine: {processor()}, one core, Python {platform.python_version()}, OpenCV {cv2.__version__}, "
+        f"numpy {np.__version__}.",
+        f"Image: phantom of {STANDARD.rows} x {STANDARD.cols} pixels of {STANDARD.spacing_mm} mm, "
+        f"breast {STANDARD.breast_share:.0%} of it. Medians of {repeats} runs, ours and the peer's in turn.",
+        "",
+        "| | seconds |",
+        "|---|---|",
+        f"| `detector.analyse` | {times.analyse:.3f} |",
+        f"| `skimage.feature.blob_dog` on the breast's box, five scales, {times.candidates_per_cm2:.1f} candidates "
+        f"a cm2 | {times.peer:.3f} |",
+        f"| **ratio** (least, median, greatest) | {times.ratios[0]:.1f}, **{middle:.1f}**, {times.ratios[-1]:.1f} |",
+        "",
+        "| room | ms | share |",
+        "|---|---|---|",
+        *(f"| {name} | {1000 * s:.1f} | {s / total:.0%} |" for name, s in times.rooms.items()),
+        "",
+        "| around it | ms |",
+        "|---|---|",
+        *(f"| {name} | {1000 * s:.1f} |" for name, s in times.around.items()),
+        "",
+        "| peak memory of a worker of `detector run` (VmHWM) | MB |",
+        "|---|---|",
+        *(f"| {name} | {mb:.0f} |" for name, mb in memory.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=ROOT / "BENCHMARKS.md")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        memory: dict[str, float] = {}
+        mammogram, _ = make_phantom(1, STANDARD)
+        path = write_dicom(Path(folder) / "standard.dcm", mammogram)
+        times = measure(mammogram, path, arguments.repeats)
+        del mammogram
+        large, _ = make_phantom(2, LARGE)
+        large_path = write_dicom(Path(folder) / "large.dcm", large)
+        del large
+        if sys.platform == "linux":
+            memory[f"{STANDARD.rows} x {STANDARD.cols}"] = peak_memory_mb(path)
+            memory[f"{LARGE.rows} x {LARGE.cols}"] = peak_memory_mb(large_path)
+        arguments.output.write_text(report(times, memory, arguments.repeats))
+        print(arguments.output.read_text())
+
+
+if __name__ == "__main__":
+    main()
