@@ -76,6 +76,15 @@ def test_every_form_is_a_valid_object_and_keeps_every_pixel(
     assert meta.TransferSyntaxUID == TRANSFER_SYNTAXES[form.transfer_syntax]
 
 
+def test_jpeg_lossless_is_of_first_order_prediction(phantom: Mammogram, tmp_path: Path) -> None:
+    """PS3.5 A.4.3: transfer syntax .70 is process 14, selection value 1, at the bits that the header states."""
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "x.dcm", phantom, DicomForm(transfer_syntax="jpeg lossless")))
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    scan, start = frame.index(b"\xff\xda"), frame.index(b"\xff\xc3")
+    assert frame[scan + 7] == 1
+    assert frame[start + 4] == dataset.BitsStored == 12
+
+
 @pytest.mark.parametrize("form", PRESENTED[:2] + PROCESSED, ids=str)
 def test_stored_values_turn_back_into_the_pixels(phantom: Mammogram, form: DicomForm) -> None:
     """Undo what PS3.3 says of sign and relationship, and compare, up to a factor and an offset."""

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.evaluate.particles import CALCIUM_PER_MM, FORMS, draw_calcium, make_particle, outline_of, size_of
+from detector.evaluate import anatomy
+from detector.evaluate.particles import (
+    CALCIUM_PER_MM,
+    FORMS,
+    Particle,
+    centroid_of,
+    draw_calcium,
+    make_particle,
+    outline_of,
+    size_of,
+)
 from detector.evaluate.phantoms import LOG_GAIN, OPEN_LEVEL, Group, Recipe, expose, make_phantom
 from detector.records import Distribution, Kind, Morphology, Shape
 
@@ -169,6 +179,16 @@ def test_tissue_has_the_power_law_of_breasts() -> None:
     assert -3.7 < np.mean(slopes) < -2.5
 
 
+@pytest.mark.parametrize("power", [2.0, 3.0, 5.0])
+def test_a_texture_has_the_spectrum_that_was_asked_for(power: float) -> None:
+    field = anatomy._texture(np.random.default_rng(1), (600, 600), power, 30.0)
+    spectrum = np.abs(np.fft.fft2(field * np.outer(np.hanning(600), np.hanning(600)))) ** 2
+    f = np.hypot(np.fft.fftfreq(600, anatomy.GRID_MM)[:, None], np.fft.fftfreq(600, anatomy.GRID_MM)[None, :])
+    edges = np.geomspace(0.1, 0.6, 9)
+    means = [np.log(spectrum[(f >= low) & (f < high)].mean()) for low, high in pairwise(edges)]
+    assert np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), means, 1)[0] == pytest.approx(-power, abs=0.25)
+
+
 # --- the beam and the detector
 
 
@@ -291,6 +311,23 @@ def test_particles_lie_apart_inside_the_breast_and_within_their_extent(seed: int
     assert truth.clusters.extent_mm[0] < 14.0
     assert len(truth.clusters) == 1
     assert truth.clusters.distribution[0] == distribution
+
+
+def test_particles_asked_for_at_the_skin_stay_inside_it() -> None:
+    group = Group(Morphology.PUNCTATE, 12, extent_mm=16.0, place=(0.95, 0.0))
+    mammogram, truth = make_phantom(15, dataclasses.replace(SMALL, groups=(group,)))
+    inside = np.pad(inside_of(truth.breast_outline, mammogram.pixels.shape), ((0, 0), (1, 0)), mode="edge")
+    depth_mm = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[:, 1:] * 0.1
+    depths = depth_mm[np.round(truth.spots.row_px).astype(int), np.round(truth.spots.col_px).astype(int)]
+    assert depths.min() > 2.4
+    assert depths.min() < 12
+
+
+def test_the_place_of_a_particle_is_its_centroid() -> None:
+    thickness = np.zeros((40, 60), np.float32)
+    thickness[10:20, 30:58] = 0.2
+    particle = Particle(5.0, 7.0, thickness, 0.05, Morphology.ROUND, Shape.DOT)
+    assert centroid_of(particle) == pytest.approx((5.0 + (15 - 20) * 0.05, 7.0 + (44 - 30) * 0.05))
 
 
 def test_a_vascular_track_is_two_parallel_lines() -> None:
