@@ -55,8 +55,10 @@ def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, margin: flo
     """
     low, high = np.percentile(grey[mask], [1, 99])
     jump = np.zeros(grey.shape, np.bool_)
-    jump[:, 1:] |= np.abs(np.diff(grey, axis=1)) > JUMP_SHARE * (high - low)
-    jump[1:, :] |= np.abs(np.diff(grey, axis=0)) > JUMP_SHARE * (high - low)
+    for cells, step in ((jump, np.diff(grey, axis=0)), (jump.T, np.diff(grey, axis=1).T)):
+        # the cells on both sides of a jump: either may be the last one of the breast
+        cells[1:] |= np.abs(step) > JUMP_SHARE * (high - low)
+        cells[:-1] |= np.abs(step) > JUMP_SHARE * (high - low)
     border = np.pad(mask, 1)
     rim = mask & ~(border[:-2, 1:-1] & border[2:, 1:-1] & border[1:-1, :-2] & border[1:-1, 2:])
     outside = np.pad(~usable | (jump & rim), 1, constant_values=True)
