@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -313,12 +313,18 @@ def _cpus() -> int:
 
 
 class _Stop:
-    """Hears Ctrl-C and SIGTERM: the first ends the run in good order, the second at once."""
+    """Hears Ctrl-C and SIGTERM while it is entered: the first ends the run in good order, the second at once."""
 
     def __init__(self) -> None:
         self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         if self.signal:
@@ -332,8 +338,7 @@ class _Stop:
 def _run(job: Job, quiet: bool) -> int:
     from detector.batch import run_batch
 
-    stop = _Stop()
-    with _progress(quiet) as tell:
+    with _Stop() as stop, _progress(quiet) as tell:
 
         def hear(progress: Progress) -> None:
             _log(progress)

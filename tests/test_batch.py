@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -21,6 +22,7 @@ from detector.evaluate.phantoms import Group, Recipe, make_phantom
 from detector.export.phantoms import DicomForm, write_dicom
 from detector.records import Morphology
 from detector.settings import Settings
+from tests.dicom_files import breast_pixels, make_mammogram, save
 
 TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
 SMALL = {"rows": 200, "cols": 150, "spacing_mm": 0.25}
@@ -46,7 +48,22 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inputs(phantoms: Path, tmp_path: Path) -> Path:
+    """Return a copy of the phantoms, to be changed."""
     return Path(shutil.copytree(phantoms, tmp_path / "in"))
+
+
+@pytest.fixture(scope="session")
+def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the results of a run over the phantoms, not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run(phantoms, out)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the results of a run over the phantoms."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 class Here:
@@ -117,28 +134,27 @@ def test_a_run_leaves_what_the_interface_promises(inputs: Path, tmp_path: Path) 
 
 
 def test_the_manifest_says_how_the_run_was_made(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out", settings=operating_point("specific"), command=("detector", "run", "a\x1b"))
+    job = {"settings": operating_point("specific"), "command": ("detector", "run", "a\x1b")}
+    run(inputs / "1.dcm", tmp_path / "out", **job)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["settings"]["cluster"]["operating_point"] == "specific"
     assert manifest["command"] == ["detector", "run", "a\\x1b"]
-    assert manifest["counts"]["analysed"] == 3
+    assert manifest["counts"]["analysed"] == 1
     assert manifest["finished"] is True
     assert manifest["start"] <= manifest["end"]
     assert manifest["libraries"]["numpy"]
 
 
-def test_order_of_work_and_interruptions_do_not_show(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "plain")
-    run(inputs, tmp_path / "backwards", Here(order=-1))
+def test_order_of_work_and_interruptions_do_not_show(phantoms: Path, finished: Path, tmp_path: Path) -> None:
     for _ in range(3):
-        run(inputs, tmp_path / "cut", Here(order=-1, most=1))
-    assert tables(tmp_path / "plain") == tables(tmp_path / "backwards") == tables(tmp_path / "cut")
-    assert files(tmp_path / "plain") == files(tmp_path / "cut")
+        run(phantoms, tmp_path / "cut", Here(order=-1, most=1))
+    assert tables(finished) == tables(tmp_path / "cut")
+    assert files(finished) == files(tmp_path / "cut")
 
 
-def test_the_caller_hears_of_every_file(inputs: Path, tmp_path: Path) -> None:
+def test_the_caller_hears_of_every_file(phantoms: Path, out: Path) -> None:
     heard: list[Progress] = []
-    run_batch(Job((inputs,), tmp_path / "out", SETTINGS), heard.append, runner=Here())
+    run_batch(Job((phantoms,), out, SETTINGS, min_confidence=0.1), heard.append, runner=Here())
     assert [(p.due, p.done, p.path) for p in heard] == [(3, 0, ""), (3, 1, "1.dcm"), (3, 2, "2.dcm"), (3, 3, "3.dcm")]
 
 
@@ -162,6 +178,8 @@ def test_what_is_not_ours_is_not_touched(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_results_may_lie_among_the_inputs(inputs: Path, tmp_path: Path) -> None:
+    (inputs / "2.dcm").unlink()
+    (inputs / "3.dcm").unlink()
     run(inputs, inputs / "out")
     before = tables(inputs / "out")
     run(inputs, inputs / "out")
@@ -172,79 +190,69 @@ def test_results_may_lie_among_the_inputs(inputs: Path, tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- a second run
 
 
-def test_nothing_is_done_twice(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    before = tables(tmp_path / "out")
+def test_nothing_is_done_twice(phantoms: Path, out: Path) -> None:
+    before = tables(out)
     here = Here()
-    run(inputs, tmp_path / "out", here)
+    run(phantoms, out, here)
     assert here.tasks == []
-    assert tables(tmp_path / "out") == before
+    assert tables(out) == before
 
 
-@pytest.mark.parametrize("formats", [frozenset({"csv"}), frozenset({"csv", "overlay", "crops"})])
-def test_another_operating_point_repeats_no_detection(inputs: Path, tmp_path: Path, formats: frozenset[str]) -> None:
-    run(inputs, tmp_path / "fresh", settings=operating_point("sensitive"), formats=formats)
-    run(inputs, tmp_path / "later", formats=formats)
-    assert tables(tmp_path / "fresh") != tables(tmp_path / "later")
+def test_another_operating_point_repeats_no_detection(phantoms: Path, out: Path, tmp_path: Path) -> None:
+    run(phantoms, tmp_path / "fresh", settings=operating_point("sensitive"))
+    assert tables(tmp_path / "fresh") != tables(out)
     here = Here()
-    run(inputs, tmp_path / "later", here, settings=operating_point("sensitive"), formats=formats)
-    assert here.detected == []
-    assert here.drawn == (["1.dcm", "2.dcm", "3.dcm"] if "overlay" in formats else [])
-    assert tables(tmp_path / "fresh") == tables(tmp_path / "later")
+    run(phantoms, out, here, settings=operating_point("sensitive"))
+    assert (here.detected, here.drawn) == ([], ["1.dcm", "2.dcm", "3.dcm"])
+    assert tables(tmp_path / "fresh") == tables(out)
     for folder in ("overlays", "crops"):
-        assert files(tmp_path / "fresh" / folder) == files(tmp_path / "later" / folder)
-        for name in files(tmp_path / "fresh" / folder):
-            assert (tmp_path / "fresh" / folder / name).read_bytes() == (
-                tmp_path / "later" / folder / name
-            ).read_bytes()
+        assert files(tmp_path / "fresh" / folder) == files(out / folder)
+        for name in files(out / folder):
+            assert (tmp_path / "fresh" / folder / name).read_bytes() == (out / folder / name).read_bytes()
 
 
-def test_pictures_that_contradict_the_tables_are_removed(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    run(inputs, tmp_path / "out", settings=operating_point("specific"), formats=frozenset({"csv"}))
-    assert files(tmp_path / "out/overlays") | files(tmp_path / "out/crops") == set()
+def test_pictures_that_contradict_the_tables_are_removed(phantoms: Path, out: Path) -> None:
+    run(phantoms, out, settings=operating_point("specific"), formats=frozenset({"csv"}))
+    assert files(out / "overlays") | files(out / "crops") == set()
 
 
-def test_pictures_that_still_agree_are_kept(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    listed = len(table(tmp_path / "out/spots.csv"))
+def test_pictures_that_still_agree_are_kept(phantoms: Path, out: Path) -> None:
+    listed = len(table(out / "spots.csv"))
     here = Here()
-    run(inputs, tmp_path / "out", here, formats=frozenset({"csv"}), min_confidence=0.0)
+    run(phantoms, out, here, formats=frozenset({"csv"}), min_confidence=0.0)
     assert here.drawn == here.detected == []
-    assert len(files(tmp_path / "out/overlays")) == 3
-    assert len(table(tmp_path / "out/spots.csv")) > listed
+    assert len(files(out / "overlays")) == 3
+    assert len(table(out / "spots.csv")) > listed
 
 
-def test_pictures_of_findings_alone(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out", pictures="none")
-    assert files(tmp_path / "out/overlays") == set()
+def test_pictures_of_findings_alone_or_of_none(phantoms: Path, out: Path, tmp_path: Path) -> None:
     here = Here()
-    run(inputs, tmp_path / "out", here, pictures="findings")
-    images = {row["image_id"]: row for row in table(tmp_path / "out/images.csv")}
+    run(phantoms, out, here, pictures="findings")
+    images = {row["image_id"]: row for row in table(out / "images.csv")}
     found = {i for i, row in images.items() if row["n_clusters"] != "0" or row["n_macro"] != "0"}
-    assert files(tmp_path / "out/overlays") == {f"{i}.png" for i in found}
+    assert files(out / "overlays") == {f"{i}.png" for i in found}
     assert 0 < len(found) < 3
     assert here.detected == []
+    run(phantoms / "1.dcm", tmp_path / "none", pictures="none")
+    assert files(tmp_path / "none/overlays") | files(tmp_path / "none/crops") == set()
 
 
-def test_lost_pictures_and_readings_are_made_again(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    before = tables(tmp_path / "out")
-    ids = [row["image_id"] for row in table(tmp_path / "out/images.csv")]
-    (tmp_path / "out/overlays" / f"{ids[0]}.png").unlink()
-    next((tmp_path / "out/readings").rglob(f"{ids[1]}.json")).unlink()
+def test_lost_pictures_and_readings_are_made_again(phantoms: Path, out: Path) -> None:
+    before = tables(out)
+    ids = [row["image_id"] for row in table(out / "images.csv")]
+    (out / "overlays" / f"{ids[0]}.png").unlink()
+    next((out / "readings").rglob(f"{ids[1]}.json")).unlink()
     here = Here()
-    run(inputs, tmp_path / "out", here)
+    run(phantoms, out, here)
     assert (here.drawn, here.detected) == (["1.dcm", "2.dcm"], ["2.dcm"])
-    assert tables(tmp_path / "out") == before
+    assert tables(out) == before
 
 
-def test_a_damaged_reading_is_made_again_when_it_is_needed(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    for path in (tmp_path / "out/readings").rglob("*.json"):
+def test_a_damaged_reading_is_made_again_when_it_is_needed(phantoms: Path, out: Path) -> None:
+    for path in (out / "readings").rglob("*.json"):
         path.write_text("{}")
     here = Here()
-    run(inputs, tmp_path / "out", here, min_confidence=0.9)
+    run(phantoms, out, here, min_confidence=0.9)
     assert here.detected == ["1.dcm", "2.dcm", "3.dcm"]
 
 
@@ -272,59 +280,54 @@ def test_what_failed_is_tried_again(inputs: Path, tmp_path: Path) -> None:
     assert here.detected == ["1.dcm"]
 
 
-def test_fresh_does_all_anew(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    (tmp_path / "out/mine.txt").write_text("mine")
+def test_fresh_does_all_anew(phantoms: Path, out: Path) -> None:
+    (out / "mine.txt").write_text("mine")
     here = Here()
-    run(inputs, tmp_path / "out", here, fresh=True, formats=frozenset({"csv"}))
+    run(phantoms, out, here, fresh=True, formats=frozenset({"csv"}))
     assert len(here.detected) == 3
-    assert files(tmp_path / "out/overlays") == set()
-    assert (tmp_path / "out/mine.txt").exists()
+    assert files(out / "overlays") == set()
+    assert (out / "mine.txt").exists()
 
 
-def test_images_of_other_paths_are_counted_and_left_alone(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out")
-    assert run(inputs / "1.dcm", tmp_path / "out").others == 2
-    assert len(table(tmp_path / "out/images.csv")) == 1
+def test_images_of_other_paths_are_counted_and_left_alone(phantoms: Path, out: Path) -> None:
+    assert run(phantoms / "1.dcm", out).others == 2
+    assert len(table(out / "images.csv")) == 1
     here = Here()
-    run(inputs, tmp_path / "out", here)
+    run(phantoms, out, here)
     assert here.detected == []
-    assert len(table(tmp_path / "out/images.csv")) == 3
+    assert len(table(out / "images.csv")) == 3
 
 
-def test_parquet_is_made_later_without_detection(inputs: Path, tmp_path: Path) -> None:
+def test_parquet_is_made_later_without_detection(phantoms: Path, out: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    run(inputs, tmp_path / "out", formats=frozenset({"csv"}))
+    run(phantoms, out, formats=frozenset({"csv"}))
     here = Here()
-    run(inputs, tmp_path / "out", here, formats=frozenset({"parquet"}))
+    run(phantoms, out, here, formats=frozenset({"parquet"}))
     assert here.tasks == []
-    read = parquet.read_table(tmp_path / "out/spots.parquet").to_pydict()
-    rows = table(tmp_path / "out/spots.csv")
+    read = parquet.read_table(out / "spots.parquet").to_pydict()
+    rows = table(out / "spots.csv")
     assert read["confidence"] == [float(row["confidence"]) for row in rows]
 
 
-@pytest.mark.parametrize("content", [b"", b"no database" * 500])
-def test_a_damaged_ledger_is_named(inputs: Path, tmp_path: Path, content: bytes) -> None:
-    run(inputs, tmp_path / "out")
-    (tmp_path / "out/ledger.sqlite").write_bytes(content)
-    if content:
-        with pytest.raises(DetectorError, match="--fresh"):
-            run(inputs, tmp_path / "out")
-    else:  # an empty file is an empty ledger: all is done anew
-        run(inputs, tmp_path / "out")
-    assert run(inputs, tmp_path / "out", fresh=True).totals.analysed == 3
+def test_a_damaged_ledger_is_named(phantoms: Path, out: Path) -> None:
+    (out / "ledger.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(DetectorError, match="--fresh"):
+        run(phantoms, out)
+    assert run(phantoms / "1.dcm", out, fresh=True).totals.analysed == 1
 
 
 def test_dry_run_counts_and_writes_nothing(inputs: Path, tmp_path: Path) -> None:
     (inputs / ".hidden").write_text("")
+    (inputs / "2.dcm").unlink()
+    (inputs / "3.dcm").unlink()
     job = Job((inputs,), tmp_path / "out", SETTINGS)
     guess = estimate(job)
-    assert (guess.found, guess.skipped, guess.done, guess.due) == (3, 1, 0, 3)
+    assert (guess.found, guess.skipped, guess.done, guess.due) == (1, 1, 0, 1)
     assert guess.seconds > 0 < guess.megabytes
     assert not (tmp_path / "out").exists()
     run(inputs, tmp_path / "out")
     before = files(tmp_path / "out")
-    assert (estimate(job).done, estimate(job).due) == (3, 0)
+    assert (estimate(job).done, estimate(job).due) == (1, 0)
     assert files(tmp_path / "out") == before
 
 
@@ -333,13 +336,15 @@ def test_dry_run_counts_and_writes_nothing(inputs: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_equal_uids_the_first_by_path_counts(inputs: Path, tmp_path: Path, order: int) -> None:
+    (inputs / "1.dcm").unlink()
+    (inputs / "3.dcm").unlink()
     shutil.copy(inputs / "2.dcm", inputs / "2 copy.dcm")
     dataset = pydicom.dcmread(inputs / "2.dcm")
     dataset.SeriesDescription = "other bytes"
     dataset.save_as(inputs / "4.dcm")
     out = tmp_path / "out"
     run(inputs, out, Here(order))
-    assert [row["path"] for row in table(out / "images.csv")] == ["1.dcm", "2 copy.dcm", "3.dcm"]
+    assert [row["path"] for row in table(out / "images.csv")] == ["2 copy.dcm"]
     assert [(row["path"], row["reason"].split(":")[0]) for row in table(out / "skipped.csv")] == [
         ("2.dcm", "duplicate of 2 copy.dcm")
     ]
@@ -350,7 +355,7 @@ def test_of_equal_uids_the_first_by_path_counts(inputs: Path, tmp_path: Path, or
     assert here.tasks == []
     (inputs / "2 copy.dcm").unlink()
     run(inputs, out)
-    assert [row["path"] for row in table(out / "images.csv")] == ["1.dcm", "2.dcm", "3.dcm"]
+    assert [row["path"] for row in table(out / "images.csv")] == ["2.dcm"]
     shutil.copy(inputs / "2.dcm", inputs / "2 copy.dcm")
     run(inputs, out)
     assert tables(out) == before
@@ -361,6 +366,8 @@ def test_a_uid_taken_by_another_run_is_not_mistaken(inputs: Path, tmp_path: Path
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.dcmread(
         inputs / "1.dcm"
     ).SOPInstanceUID
+    (inputs / "2.dcm").unlink()
+    (inputs / "3.dcm").unlink()
     (tmp_path / "other").mkdir()
     dataset.save_as(tmp_path / "other/1.dcm")
     run(inputs, tmp_path / "out")
@@ -388,6 +395,27 @@ def test_of_one_exposure_the_image_for_presentation_counts(tmp_path: Path) -> No
     assert images[1]["excluded_reason"] == ""
     assert (summary.totals.analysed, summary.totals.excluded) == (2, 1)
     assert summary.totals.clusters == int(images[1]["n_clusters"])
+
+
+def test_every_frame_of_a_file_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    frames = np.stack([breast_pixels(seed=i) for i in range(3)])
+    save(tmp_path / "in/1.dcm", make_mammogram(frames))
+    save(tmp_path / "in/2.dcm", make_mammogram(frames[0], SOPInstanceUID="1.2.3"))
+    assert run(tmp_path / "in", tmp_path / "out", Here(most=1)).stopped
+    assert not run(tmp_path / "in", tmp_path / "out").stopped
+    images = table(tmp_path / "out/images.csv")
+    assert [(row["path"], row["frame"]) for row in images] == [
+        ("1.dcm", "1"),
+        ("1.dcm", "2"),
+        ("1.dcm", "3"),
+        ("2.dcm", "0"),
+    ]
+    assert len(files(tmp_path / "out/overlays")) == len({row["image_id"] for row in images}) == 4
+    assert {row["excluded_reason"] for row in images} == {""}
+    here = Here()
+    run(tmp_path / "in", tmp_path / "out", here)
+    assert here.tasks == []
 
 
 def test_cases_come_from_the_file_or_the_study(inputs: Path, tmp_path: Path) -> None:

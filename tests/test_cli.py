@@ -53,7 +53,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def make_images(folder: Path, number: int, shape: tuple[int, int] = (256, 200)) -> Path:
     folder.mkdir()
     for i in range(number):
-        spacing = str(102.4 / shape[0])
+        spacing = f"{102.4 / shape[0]:.6g}"
         dataset = make_mammogram(
             breast_pixels(shape, seed=i), SOPInstanceUID=f"1.2.3.{i}", ImagerPixelSpacing=[spacing, spacing]
         )
@@ -199,21 +199,24 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- a run
 
 
-def test_one_worker_and_two_give_equal_tables_and_a_summary(tmp_path: Path) -> None:
-    make_images(tmp_path / "in", 4)
-    for workers in (1, 2):
-        flags = ("--workers", workers, *(["--quiet"] if workers == 2 else []))
-        said, errors = (end := start("run", tmp_path / "in", "--out", tmp_path / str(workers), *flags)).communicate()
-        assert end.returncode == 0, errors
-        if workers == 1:
-            assert said.startswith("4 analysed, 0 failed, 0 skipped.\n")
-            assert said.rstrip().endswith(NOT_A_DIAGNOSIS)
-        else:
-            assert said + errors == ""
+def run_here(inputs: Path, out: Path) -> None:
+    """Do the work of a run in this process, one file after the other."""
+    run_batch(Job((inputs,), out), runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
+
+
+def test_a_run_of_two_workers_ends_with_a_summary_and_the_tables_of_one(tmp_path: Path) -> None:
+    inputs, out = make_images(tmp_path / "in", 3), tmp_path / "out"
+    said, errors = (end := start("run", inputs, "--out", out, "--workers", 2)).communicate()
+    assert end.returncode == 0, errors
+    assert said.startswith("3 analysed, 0 failed, 0 skipped.\n")
+    assert said.endswith(f"{NOT_A_DIAGNOSIS}\n")
+    run_here(inputs, tmp_path / "here")
     for name in TABLES:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    again = call("run", tmp_path / "in", "--out", tmp_path / "1")
-    assert (again.exit_code, again.output) == (0, said or again.output)
+        assert (out / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    again = call("run", inputs, "--out", out)
+    assert (again.exit_code, again.output) == (0, said)
+    quiet = call("run", inputs, "--out", out, "--quiet")
+    assert (quiet.exit_code, quiet.output) == (0, "")
 
 
 def until(seen: Callable[[], object], end: subprocess.Popen[str]) -> None:
@@ -231,7 +234,7 @@ def workers_of(end: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_runs_that_are_stopped_or_killed_resume_to_the_same_tables(tmp_path: Path) -> None:
-    inputs, out = make_images(tmp_path / "in", 8, (640, 500)), tmp_path / "out"
+    inputs, out = make_images(tmp_path / "in", 6, (480, 375)), tmp_path / "out"
     arguments = ("run", inputs, "--out", out, "--workers", 1)
 
     def done() -> int:
@@ -243,7 +246,7 @@ def test_runs_that_are_stopped_or_killed_resume_to_the_same_tables(tmp_path: Pat
     said, errors = end.communicate()
     assert (end.returncode, "Traceback" in errors) == (128 + signal.SIGTERM, False)
     assert "the same command resumes" in said
-    assert 1 <= len((out / "images.csv").read_text().splitlines()) - 1 < 8
+    assert 1 <= len((out / "images.csv").read_text().splitlines()) - 1 < 6
 
     end, before = start(*arguments), done()
     until(lambda: done() > before, end)
@@ -253,20 +256,20 @@ def test_runs_that_are_stopped_or_killed_resume_to_the_same_tables(tmp_path: Pat
     orphans = workers_of(end)
     end.kill()
     end.communicate()
-    assert before < done() < 8
+    assert before < done()
 
     end = start(*arguments)
     _, errors = end.communicate()
     assert end.returncode == 0, errors
     assert not [pid for pid in orphans if Path(f"/proc/{pid}").exists()]
-    run_batch(Job((inputs,), tmp_path / "plain"), runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
+    run_here(inputs, tmp_path / "here")
     for name in TABLES:
-        assert (out / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        assert (out / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
-    inputs, out = make_images(tmp_path / "in", 4, (640, 500)), tmp_path / "out"
+    inputs, out = make_images(tmp_path / "in", 3), tmp_path / "out"
     end = start("run", inputs, "--out", out, "--workers", 1)
     until(lambda: (out / ".partial").exists() and workers_of(end), end)
     os.killpg(end.pid, signal.SIGINT)

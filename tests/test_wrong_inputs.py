@@ -285,8 +285,8 @@ def test_no_patient_is_named_and_no_terminal_is_fooled(ran: tuple[Path, Any, boo
 
 def test_nothing_to_analyse_is_status_2(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in/notes.txt").write_text("x")
+    (tmp_path / "in/.notes.txt").write_text("x")
     end = detector("run", tmp_path / "in", "--out", tmp_path / "out", home=tmp_path)
     assert end.returncode == 2
     assert "no mammogram" in end.stderr
-    assert [row["path"] for row in table(tmp_path / "out/skipped.csv")] == ["notes.txt"]
+    assert [row["path"] for row in table(tmp_path / "out/skipped.csv")] == [".notes.txt"]
