@@ -14,7 +14,7 @@ WIDTHS_MM, HEIGHTS_MM = np.arange(15.0, 140.0, 4.0), np.arange(30.0, 260.0, 6.0)
 REACH_MM = 3.0
 """Distance to either side of the border at which muscle and breast are compared."""
 
-RISING_SHARE, LEAST_STEP = 0.85, 0.05
+RISING_SHARE, LEAST_STEP = 0.85, 0.1
 """Share of the border along which muscle must be the brighter, and mean step as a share of the breast's grey range."""
 
 N_PLACES = 40
