@@ -22,7 +22,6 @@ class Sample:
     seed: int
     side: str
     view: str
-    density: float
     groups: tuple[Group, ...]
     form: DicomForm
 
@@ -34,44 +33,34 @@ class Sample:
     @property
     def recipe(self) -> Recipe:
         """What it is made of."""
-        return Recipe(
-            rows=1920,
-            cols=1440,
-            side=self.side,
-            view=self.view,
-            density=self.density,
-            groups=self.groups,
-            breast_share=0.4,
-        )
+        size = (1920, 1440)
+        return Recipe(*size, side=self.side, view=self.view, groups=self.groups, density=0.25, breast_share=0.4)
 
 
 SAMPLES = (
     Sample(
-        101,
+        22,
         "R",
         "CC",
-        0.35,
         (
             Group(Morphology.ROUND, 3, distribution=Distribution.DIFFUSE, size_mm=(1.3, 2.6)),
-            Group(Morphology.LARGE_ROD_LIKE, 2, distribution=Distribution.DIFFUSE),
-            Group(Morphology.COARSE, 1, distribution=Distribution.DIFFUSE, size_mm=(4.0, 6.0)),
+            Group(Morphology.LARGE_ROD_LIKE, 2, distribution=Distribution.DIFFUSE, size_mm=(3.0, 5.0)),
+            Group(Morphology.COARSE, 1, distribution=Distribution.DIFFUSE, size_mm=(3.0, 5.0)),
         ),
         DicomForm(bits=12, transfer_syntax="jpeg lossless"),
     ),
-    Sample(102, "R", "MLO", 0.3, (), DicomForm(bits=12, transfer_syntax="deflated")),
+    Sample(12, "R", "MLO", (), DicomForm(bits=12, transfer_syntax="deflated")),
     Sample(
-        103,
+        25,
         "L",
         "CC",
-        0.35,
-        (Group(Morphology.FINE_PLEOMORPHIC, 18, extent_mm=11.0, place=(0.5, -0.15), size_mm=(0.3, 0.7)),),
+        (Group(Morphology.FINE_PLEOMORPHIC, 18, extent_mm=11.0, place=(0.5, -0.15), size_mm=(0.35, 0.75)),),
         DicomForm(bits=14, transfer_syntax="jpeg 2000"),
     ),
     Sample(
-        104,
+        24,
         "L",
         "MLO",
-        0.35,
         (Group(Morphology.ROUND, 8, extent_mm=14.0, place=(0.55, 0.2), size_mm=(0.55, 0.9)),),
         DicomForm(bits=12, monochrome=1, transfer_syntax="rle"),
     ),
