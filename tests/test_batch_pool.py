@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,30 @@ def test_a_stop_ends_iteration_and_workers(tmp_path: Path) -> None:
 def test_workers_that_cannot_start_end_the_run(how: str, words: str) -> None:
     with pytest.raises(DetectorError, match=words):
         list(run_locally(["plain-1"], Unfit(how), Limits(1)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
+def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from detector.batch.pool import Limits, run_locally
+from tests.trouble import Trouble
+list(run_locally(["hang-1"], Trouble(Path({str(tmp_path)!r})), Limits(1)))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    while not (tmp_path / "hang-1").exists():
+        time.sleep(0.01)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    while any(_is_alive(child) for child in children):
+        time.sleep(0.01)
+
+
+def _is_alive(process: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return False
 
 
 def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from detector.export.files import file_stem, printable, reading_name, whole_file
@@ -206,6 +206,7 @@ def test_empty_tables_keep_their_columns(tmp_path: Path) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(-0.0)
 def test_floats_keep_six_digits(value: float) -> None:
     text = cell(value)
     assert math.isclose(float(text), value, rel_tol=6e-6, abs_tol=0.0)

@@ -262,6 +262,7 @@ class _Run:
         stands = {
             key: e for key, f in self._found.items() if (e := self._ledger.entries.get(key)) and self._stands(e, f)
         }
+        # what failed is tried again
         self._settled = {key for key, e in stands.items() if e.status in (ANALYSED, SKIPPED)}
         for key, entry in stands.items():  # a duplicate is settled while the file that was taken before it is
             owner = self._owners.get(entry.image_id)
@@ -298,8 +299,8 @@ class _Run:
         return "" if spacing is None else f"{spacing!r}{'!' if self._job.force_spacing else ''}"
 
     def _stands(self, entry: Entry, found: Found) -> bool:
-        """Return whether what the ledger says of a file still holds, pictures aside; what failed is tried again."""
-        if entry.status == FAILED or entry.detection != self._hashes.detection or found.skipped or found.error:
+        """Return whether what the ledger says of a file still holds, pictures aside."""
+        if entry.detection != self._hashes.detection or found.skipped or found.error:
             return False
         if (entry.size, entry.mtime_ns) != (found.size, found.mtime_ns):
             return False
