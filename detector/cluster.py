@@ -14,8 +14,8 @@ from detector.settings import ClusterSettings
 DENSITY_DISC_MM = 5.642
 """Radius of a disc of 1 cm2."""
 
-N_HULL_DIRECTIONS = 72
-"""Directions of the hull's support function, 5 degrees apart."""
+N_HULL_DIRECTIONS = 120
+"""Directions in which the hull's corners are sought, 3 degrees apart."""
 
 THIN_MM = 0.5
 """Width under which a line is thin (BI-RADS 5th edition: fine linear)."""
@@ -41,7 +41,7 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
     """Group the spots over the operating point's confidence and describe each group.
 
     Rule ``density``: spots with at least `density_minimum` in a disc of 1 cm2 around them, linked within `link_mm`.
-    Rule ``grouped``: spots with at least `grouped_minimum` in a disc of diameter `grouped_mm`, linked within its radius.
+    Rule ``grouped``: spots with at least `grouped_minimum` in a disc of `grouped_mm` across, linked within its radius.
     Spots on the rim, within a link of such a spot, join.
 
     Parameters
@@ -68,8 +68,8 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
         return spots, Clusters.empty(), Outlines.empty()
     grouped = spots[members[group > 0]]
     row = group[group > 0].astype(np.int64) - 1
-    support = _support(grouped, row, n_clusters, settings.hull_margin_mm)
-    return spots, _describe(grouped, row, support), _outlines(grouped, support)
+    hull_mm = _grown_hulls(grouped, row, n_clusters, settings.hull_margin_mm)
+    return spots, _describe(grouped, row, hull_mm), _outlines(grouped, hull_mm)
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
@@ -106,6 +106,9 @@ def _link(spots: Spots, settings: ClusterSettings) -> NDArray[np.int32]:
     order = np.lexsort((inner, length, outer))
     first = np.unique(outer[order], return_index=True)[1]
     component[outer[order][first]] = component[inner[order][first]]
+    # the disc of a core spot may reach farther than its links
+    size = np.bincount(component + 1)
+    component[size[component + 1] < minimum] = -1
     return _numbered(component)
 
 
@@ -118,20 +121,26 @@ def _numbered(component: Integers) -> NDArray[np.int32]:
     return np.asarray(number[inverse], np.int32)
 
 
-def _support(spots: Spots, group: Integers, n_clusters: int, margin_mm: float) -> Floats:
-    """Return the support function of each grown hull, shape (directions, clusters), in mm."""
+def _grown_hulls(spots: Spots, group: Integers, n_clusters: int, margin_mm: float) -> Floats:
+    """Return the corners (row, col) of each grown convex hull in mm, shape (clusters, directions, 2).
+
+    The outermost spot of each direction, moved outwards; the slow equivalent is `scipy.spatial.ConvexHull`.
+    """
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(n_clusters))
-    angle = np.arange(N_HULL_DIRECTIONS)[:, None] * (2 * np.pi / N_HULL_DIRECTIONS)
-    along = spots.col_mm[order] * np.cos(angle) + spots.row_mm[order] * np.sin(angle)
-    return np.asarray(np.maximum.reduceat(along, starts, axis=1) + margin_mm, np.float64)
+    angle = np.arange(N_HULL_DIRECTIONS) * (2 * np.pi / N_HULL_DIRECTIONS)
+    outwards = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    places = np.stack([spots.row_mm[order], spots.col_mm[order]], axis=1)
+    along = outwards @ places.T
+    farthest = np.maximum.reduceat(along, starts, axis=1)[:, group[order]]
+    outermost = np.maximum.reduceat(np.where(along == farthest, np.arange(len(order)), -1), starts, axis=1)
+    return np.asarray(places[outermost.T] + margin_mm * outwards, np.float64)
 
 
-def _describe(spots: Spots, group: Integers, support: Floats) -> Clusters:
-    n = support.shape[1]
-    delta = 2 * np.pi / N_HULL_DIRECTIONS
-    side = (np.roll(support, 1, 0) + np.roll(support, -1, 0) - 2 * support * np.cos(delta)) / np.sin(delta)
-    area_mm2 = 0.5 * np.sum(support * side, axis=0)
+def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
+    n = len(hull_mm)
+    following = np.roll(hull_mm, -1, axis=1)
+    area_mm2 = 0.5 * (hull_mm[..., 1] * following[..., 0] - hull_mm[..., 0] * following[..., 1]).sum(axis=1)
     extent_mm, nearest_mm = _distances(spots, group, n)
     count = np.bincount(group, minlength=n)
     thin = _is_thin(spots)
@@ -161,7 +170,7 @@ def _describe(spots: Spots, group: Integers, support: Floats) -> Clusters:
         size_cv=np.sqrt(np.maximum(mean_square - mean**2, 0)) / mean,
         shape_irregularity=n_irregular / np.maximum(count - n_unresolved, 1) * (count > n_unresolved),
         elongation=elongation,
-        distribution=_distribution(extent_mm, elongation, count, 100 * count / area_mm2),
+        distribution=_distribution(extent_mm, elongation, count),
         morphology=morphology,
         confidence=_at_least_three(spots.confidence, group, n),
     )
@@ -200,10 +209,10 @@ def _elongation(spots: Spots, group: Integers, count: Integers) -> Floats:
     return np.asarray(np.sqrt(small / large), np.float64)
 
 
-def _distribution(extent_mm: Floats, elongation: Floats, count: Integers, density: Floats) -> NDArray[np.int8]:
-    """Return the distribution word: BI-RADS gives 1 to 2 cm to a group, over 2 cm to a region; the rest is diffuse."""
+def _distribution(extent_mm: Floats, elongation: Floats, count: Integers) -> NDArray[np.int8]:
+    """Return the distribution word: BI-RADS gives up to 2 cm to a group, over 2 cm to a region."""
     word = np.where(extent_mm > 20.0, Distribution.REGIONAL, Distribution.GROUPED)
-    word[(extent_mm > 60.0) & (density < 3.0)] = Distribution.DIFFUSE
+    word[extent_mm > 60.0] = Distribution.DIFFUSE
     word[(elongation < 0.2) & (count >= 4) & (extent_mm > 5.0)] = Distribution.LINEAR
     return word.astype(np.int8)
 
@@ -232,18 +241,11 @@ def _at_least_three(confidence: Floats, group: Integers, n_clusters: int) -> Flo
     return np.asarray(np.clip(1 - none * (1 + first + 0.5 * (first**2 - second)), 0.0, 1.0), np.float64)
 
 
-def _outlines(spots: Spots, support: Floats) -> Outlines:
-    """Return the corners of the grown hulls in pixels."""
-    n_directions, n = support.shape
-    delta = 2 * np.pi / n_directions
-    angle = np.arange(n_directions)[:, None] * delta
-    following = np.roll(support, -1, axis=0)
-    tangent = (following - support * np.cos(delta)) / np.sin(delta)
-    col_mm = support * np.cos(angle) - tangent * np.sin(angle)
-    row_mm = support * np.sin(angle) + tangent * np.cos(angle)
+def _outlines(spots: Spots, hull_mm: Floats) -> Outlines:
+    """Return the grown hulls in pixels."""
     spacing = [float((mm / px)[np.argmax(px)]) for mm, px in _lengths(spots)]
-    vertices = np.stack([row_mm / spacing[0], col_mm / spacing[1]], axis=-1).transpose(1, 0, 2).reshape(-1, 2)
-    return Outlines(vertices.astype(np.float32), np.arange(n + 1, dtype=np.int64) * n_directions)
+    vertices = (hull_mm / spacing).reshape(-1, 2)
+    return Outlines(vertices.astype(np.float32), np.arange(len(hull_mm) + 1, dtype=np.int64) * N_HULL_DIRECTIONS)
 
 
 def _lengths(spots: Spots) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:

@@ -91,8 +91,14 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        2.8, "sigma", (1, 50), "lowest blob response of a candidate", "some 25 candidates a cm2 on real images"
+        3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images"
     )
+    supported_sigma: float = _knob(
+        2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "alone, 1 in 900 of these is calcium"
+    )
+    support_sigma: float = _knob(4.5, "sigma", (1, 50), "blob response that supports weak ones", "1.5 a cm2 by chance")
+    support_count: int = _knob(2, "", (1, 20), "strong ones that a weak one needs around", "a group has three")
+    support_mm: float = _knob(4.0, "mm", (0.5, 30), "distance within which they support", "the size of tight groups")
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"
     )
@@ -167,7 +173,7 @@ class ClusterSettings:
     grouped_minimum: int = _knob(5, "", (2, 100), "spots within grouped_mm (rule grouped)", "BI-RADS 5th edition")
     grouped_mm: float = _knob(10.0, "mm", (1, 50), "diameter of a group (rule grouped)", "BI-RADS 5th edition")
     macro_member_mm: float = _knob(2.0, "mm", (0.5, 10), "width up to which a spot can be a member", "DOMAIN")
-    hull_margin_mm: float = _knob(0.5, "mm", (0, 5), "growth of the hull for area and density", "INTERFACE")
+    hull_margin_mm: float = _knob(0.5, "mm", (0.1, 5), "growth of the hull for area and density", "INTERFACE")
 
     @property
     def min_confidence(self) -> float:

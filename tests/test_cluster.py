@@ -1,0 +1,302 @@
+"""Clusters against slow equivalents: a loop over spots for linking, scipy for hulls and distances, enumeration."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist, squareform
+
+from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, _at_least_three, cluster_spots
+from detector.records import Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
+from detector.settings import ClusterSettings
+
+SETTINGS = ClusterSettings()
+GROUPED = ClusterSettings(rule="grouped")
+
+places = st.lists(st.tuples(st.integers(0, 240), st.integers(0, 160)), min_size=0, max_size=40, unique=True)
+"""Places on a grid of 0.25 mm, so that distances of exactly 5 mm occur."""
+
+
+def spots_at(place_mm: Any, *, spacing_mm: Any = (0.1, 0.1), **known: Any) -> Spots:
+    """Return round microcalcifications of 0.4 mm at places (row, col)."""
+    place = np.asarray(place_mm, float).reshape(-1, 2)
+    n = len(place)
+    columns: dict[str, Any] = {
+        "spot_id": np.arange(1, n + 1),
+        "row_mm": place[:, 0],
+        "col_mm": place[:, 1],
+        "row_px": place[:, 0] / spacing_mm[0],
+        "col_px": place[:, 1] / spacing_mm[1],
+        "diameter_mm": np.full(n, 0.4),
+        "length_mm": np.full(n, 0.4),
+        "width_mm": np.full(n, 0.4),
+        "area_mm2": np.full(n, 0.126),
+        "kind": np.full(n, Kind.MICRO),
+        "shape": np.full(n, Shape.DOT),
+        "morphology": np.full(n, Morphology.PUNCTATE),
+        "confidence": np.full(n, 0.9),
+    }
+    return Spots.blank(n, **(columns | {name: np.broadcast_to(value, n) for name, value in known.items()}))
+
+
+def grouped(spots: Spots, settings: ClusterSettings = SETTINGS) -> tuple[Spots, Clusters, Outlines]:
+    return cluster_spots(spots, settings)
+
+
+def slow_groups(place: NDArray[np.float64], disc_mm: float, link_mm: float, minimum: int) -> list[frozenset[int]]:
+    """Return the groups by the definition, spot after spot (DBSCAN with a disc and a link of their own)."""
+    n = len(place)
+    far = squareform(pdist(place)) if n > 1 else np.zeros((n, n))
+    core = [sum(far[i] <= disc_mm) >= minimum for i in range(n)]
+    group = [-1] * n
+    for start in range(n):
+        if not core[start] or group[start] >= 0:
+            continue
+        group[start], waiting = start, [start]
+        while waiting:
+            one = waiting.pop()
+            for other in range(n):
+                if core[other] and group[other] < 0 and far[one, other] <= link_mm:
+                    group[other] = start
+                    waiting.append(other)
+    for i in range(n):
+        near = [(far[i, j], j) for j in range(n) if core[j] and j != i and far[i, j] <= link_mm]
+        if not core[i] and near:
+            group[i] = group[min(near)[1]]
+    members = [frozenset(i for i in range(n) if group[i] == name) for name in sorted(set(group) - {-1})]
+    return sorted((m for m in members if len(m) >= minimum), key=min)
+
+
+def groups_of(spots: Spots) -> list[frozenset[int]]:
+    numbers = range(1, int(spots.cluster_id.max(initial=0)) + 1)
+    return [frozenset(np.flatnonzero(spots.cluster_id == number).tolist()) for number in numbers]
+
+
+# --- who belongs together
+
+
+@given(places)
+def test_linking_by_density_is_that_of_a_loop_over_spots(where: list[tuple[int, int]]) -> None:
+    place = np.array(where, float).reshape(-1, 2) * 0.25
+    spots, clusters, outlines = grouped(spots_at(place))
+    assert groups_of(spots) == slow_groups(place, DENSITY_DISC_MM, 5.0, 3)
+    assert len(clusters) == len(outlines) == len(groups_of(spots))
+    assert np.array_equal(clusters.n_spots, [len(g) for g in groups_of(spots)])
+
+
+@given(places)
+def test_linking_of_groups_is_that_of_a_loop_over_spots(where: list[tuple[int, int]]) -> None:
+    place = np.array(where, float).reshape(-1, 2) * 0.25
+    assert groups_of(grouped(spots_at(place), GROUPED)[0]) == slow_groups(place, 5.0, 5.0, 5)
+
+
+@given(places, st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_no_cluster(where: list[tuple[int, int]], random: Any) -> None:
+    place = np.array(where, float).reshape(-1, 2) * 0.25
+    order = list(range(len(place)))
+    random.shuffle(order)
+    before, first, _ = grouped(spots_at(place))
+    after, second, _ = grouped(spots_at(place[order]))
+    assert {frozenset(order[i] for i in g) for g in groups_of(after)} == set(groups_of(before))
+    for name in ("extent_mm", "area_mm2", "nearest_mm", "elongation", "confidence"):
+        np.testing.assert_allclose(np.sort(getattr(first, name)), np.sort(getattr(second, name)), rtol=1e-9, atol=1e-7)
+
+
+def test_spots_that_share_a_disc_but_no_link_are_no_cluster() -> None:
+    apart = 5.3  # within a disc of 1 cm2, beyond a link
+    triangle = np.array([[20, 20], [20, 20 + apart], [20 + apart * np.sqrt(3) / 2, 20 + apart / 2]])
+    assert len(grouped(spots_at(triangle))[1]) == 0
+    assert len(grouped(spots_at(20 + (triangle - 20) * 0.9))[1]) == 1
+
+
+def test_three_in_a_square_centimetre_are_a_cluster_and_two_are_none() -> None:
+    assert len(grouped(spots_at([[10, 10], [10, 14], [13, 12]]))[1]) == 1
+    assert len(grouped(spots_at([[10, 10], [10, 14]]))[1]) == 0
+    assert len(grouped(spots_at([[10, 10], [10, 14], [13, 12]]), GROUPED)[1]) == 0
+    assert len(grouped(spots_at([[10, 10], [10, 12], [11, 11], [12, 10], [12, 12]]), GROUPED)[1]) == 1
+
+
+def test_a_chain_is_one_cluster_and_far_groups_are_two() -> None:
+    chain = [[10, 10 + 4 * i] for i in range(8)]
+    spots, clusters, _ = grouped(spots_at([*chain, [60, 10], [60, 13], [62, 11]]))
+    assert clusters.n_spots.tolist() == [8, 3]
+    assert spots.cluster_id.tolist() == [1] * 8 + [2] * 3
+
+
+def test_clusters_are_numbered_in_the_order_of_their_first_spots() -> None:
+    place = [[60, 10], [10, 10], [60, 12], [10, 12], [61, 11], [11, 11], [90, 90]]
+    assert grouped(spots_at(place))[0].cluster_id.tolist() == [1, 2, 1, 2, 1, 2, 0]
+
+
+def test_nothing_found_is_empty_tables() -> None:
+    for spots in (Spots.empty(), spots_at([[10, 10], [50, 50]])):
+        again, clusters, outlines = grouped(spots)
+        assert len(again) == len(spots)
+        assert not again.cluster_id.any()
+        assert len(clusters) == len(outlines) == 0
+
+
+# --- who may belong
+
+
+CLOSE = [[10, 10], [10, 12], [11, 11], [12, 11], [12, 13], [13, 12]]
+
+
+@pytest.mark.parametrize("word", BENIGN_MACRO)
+def test_macrocalcifications_of_a_benign_form_join_nothing(word: Morphology) -> None:
+    macro = spots_at(CLOSE, kind=Kind.MACRO, morphology=word, width_mm=1.3)
+    assert len(grouped(macro)[1]) == 0
+    micro = spots_at(CLOSE, kind=Kind.MICRO, morphology=word)
+    assert len(grouped(micro)[1]) == 1
+
+
+def test_irregular_grains_over_a_millimetre_join_up_to_two() -> None:
+    known = {"kind": Kind.MACRO, "morphology": Morphology.COARSE_HETEROGENEOUS, "shape": Shape.IRREGULAR}
+    assert len(grouped(spots_at(CLOSE, width_mm=1.2, **known))[1]) == 1
+    assert len(grouped(spots_at(CLOSE, width_mm=2.0, **known))[1]) == 1
+    assert len(grouped(spots_at(CLOSE, width_mm=2.1, **known))[1]) == 0
+
+
+def test_spots_of_unknown_size_join_nothing() -> None:
+    unknown = spots_at(
+        CLOSE, kind=Kind.UNKNOWN, **dict.fromkeys(("row_mm", "col_mm", "width_mm", "diameter_mm"), np.nan)
+    )
+    assert len(grouped(unknown)[1]) == 0
+
+
+def test_each_operating_point_takes_those_of_the_stricter_one_too() -> None:
+    spots = spots_at(CLOSE, confidence=[0.35, 0.55, 0.75, 0.8, 0.9, 0.25])
+    members = {}
+    for point, n in (("sensitive", 5), ("balanced", 4), ("specific", 3)):
+        found, clusters, _ = grouped(spots, ClusterSettings(operating_point=point))
+        members[point] = set(np.flatnonzero(found.cluster_id).tolist())
+        assert clusters.n_spots.tolist() == [n]
+    assert members["specific"] < members["balanced"] < members["sensitive"]
+
+
+def test_only_the_number_of_the_cluster_is_written() -> None:
+    spots = spots_at(CLOSE)
+    assert grouped(spots)[0].replace(cluster_id=spots.cluster_id) == spots
+
+
+# --- how a cluster lies
+
+
+def random_clusters(seed: int, n_clusters: int = 4) -> tuple[Spots, list[NDArray[np.float64]]]:
+    """Return the spots of clusters 40 mm apart, shuffled, and the places of each cluster."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        np.array([30 + 40 * i, 40]) + rng.normal(0, (1.0, 2.5), (int(rng.integers(4, 25)), 2))
+        for i in range(n_clusters)
+    ]
+    spots, _, _ = grouped(spots_at(rng.permutation(np.concatenate(parts)), spacing_mm=(0.05, 0.08)))
+    numbers = range(1, int(spots.cluster_id.max()) + 1)
+    places_of = [np.stack([spots.row_mm, spots.col_mm], axis=1)[spots.cluster_id == k] for k in numbers]
+    return spots, places_of
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_extent_area_and_distances_are_those_of_scipy(seed: int) -> None:
+    spots, clusters_at = random_clusters(seed)
+    _, clusters, outlines = grouped(spots)
+    for row, place in enumerate(clusters_at):
+        hull = ConvexHull(place)  # in two dimensions its volume is the area, its area the perimeter
+        grown = hull.volume + 0.5 * hull.area + np.pi * 0.25  # Steiner's formula
+        far = squareform(pdist(place)) + np.diag(np.full(len(place), np.inf))
+        assert clusters.extent_mm[row] == pytest.approx(pdist(place).max(), rel=1e-3)
+        assert clusters.area_mm2[row] == pytest.approx(grown, rel=0.01)
+        assert clusters.density_per_cm2[row] == pytest.approx(100 * len(place) / grown, rel=0.01)
+        assert clusters.nearest_mm[row] == pytest.approx(far.min(axis=1).mean(), rel=1e-6)
+        spread = np.linalg.svd(place - place.mean(axis=0), compute_uv=False)
+        assert clusters.elongation[row] == pytest.approx(spread[1] / spread[0], rel=1e-6)
+        assert clusters.row_px[row] * 0.05 == pytest.approx(place[:, 0].mean())
+        assert clusters.col_px[row] * 0.08 == pytest.approx(place[:, 1].mean())
+        outline = outlines[row] * np.array([0.05, 0.08])
+        assert cv2.contourArea(outline.astype(np.float32)) == pytest.approx(clusters.area_mm2[row], rel=1e-4)
+        for spot in place:
+            assert cv2.pointPolygonTest(outline.astype(np.float32), spot.tolist(), True) > 0.4
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, dataclasses.replace(SETTINGS, hull_margin_mm=0.1)])
+def test_spots_in_one_line_have_an_area(settings: ClusterSettings) -> None:
+    _, clusters, _ = grouped(spots_at([[10, 10 + 2 * i] for i in range(6)]), settings)
+    margin = settings.hull_margin_mm
+    assert clusters.area_mm2[0] == pytest.approx(20 * margin + np.pi * margin**2, rel=5e-3)
+    assert clusters.elongation[0] == pytest.approx(0, abs=1e-6)
+    assert clusters.distribution[0] == Distribution.LINEAR
+
+
+def test_words_of_the_distribution() -> None:
+    rng = np.random.default_rng(1)
+
+    def word(place: Any) -> str:
+        return grouped(spots_at(place))[1].words("distribution")[0]
+
+    assert word(30 + rng.uniform(-4, 4, (15, 2))) == "grouped"
+    assert word(30 + rng.uniform(-12, 12, (60, 2))) == "regional"
+    assert word(100 + rng.uniform(-45, 45, (900, 2))) == "diffuse"
+    assert word(np.stack([np.full(8, 30.0), np.linspace(10, 25, 8)], axis=1)) == "linear"
+
+
+def test_counts_and_spread_of_a_cluster() -> None:
+    spots = spots_at(
+        CLOSE,
+        shape=[Shape.DOT, Shape.IRREGULAR, Shape.BRANCHING, Shape.DASH, Shape.UNRESOLVED, Shape.DASH],
+        length_mm=[0.4, 0.5, 2.0, 1.5, 0.2, 1.5],
+        width_mm=[0.4, 0.4, 1.2, 0.3, 0.2, 0.6],
+        area_mm2=[0.13, 0.15, 0.6, 0.4, 0.03, 0.8],
+        diameter_mm=[0.4, 0.45, 0.9, 0.7, 0.2, 1.0],
+        kind=[Kind.MICRO] * 5 + [Kind.MACRO],
+        morphology=[5, 13, 15, 14, 0, 12],
+    )
+    _, clusters, _ = grouped(spots)
+    assert clusters.n_spots[0] == 6
+    assert clusters.n_irregular[0] == 3
+    assert clusters.n_thin[0] == 2
+    assert clusters.n_unresolved[0] == 1
+    assert clusters.n_macro[0] == 1
+    assert clusters.shape_irregularity[0] == pytest.approx(3 / 5)
+    assert clusters.size_cv[0] == pytest.approx(spots.diameter_mm.std() / spots.diameter_mm.mean())
+    assert clusters.words("morphology") == ["fine linear branching"]
+
+
+def test_a_cluster_of_mostly_unresolved_spots_gets_no_form_word() -> None:
+    shapes = [Shape.UNRESOLVED] * 4 + [Shape.IRREGULAR] * 2
+    words = [Morphology.NONE] * 4 + [Morphology.FINE_PLEOMORPHIC] * 2
+    assert grouped(spots_at(CLOSE, shape=shapes, morphology=words))[1].words("morphology") == [""]
+    shapes[0], words[0] = Shape.IRREGULAR, Morphology.FINE_PLEOMORPHIC
+    assert grouped(spots_at(CLOSE, shape=shapes, morphology=words))[1].words("morphology") == ["fine pleomorphic"]
+
+
+def test_of_equally_frequent_form_words_the_more_suspicious_one_counts() -> None:
+    words = [Morphology.PUNCTATE] * 3 + [Morphology.FINE_PLEOMORPHIC] * 3
+    assert grouped(spots_at(CLOSE, morphology=words))[1].words("morphology") == ["fine pleomorphic"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=9))
+def test_probability_of_at_least_three_real_spots_is_that_of_enumeration(confidence: list[float]) -> None:
+    p = np.array(confidence)
+    slow = sum(
+        float(np.prod(np.where(real, p, 1 - p)))
+        for real in itertools.product([False, True], repeat=len(p))
+        if sum(real) >= 3
+    )
+    group = np.zeros(len(p), np.int64)
+    assert _at_least_three(p, group, 1)[0] == pytest.approx(slow, abs=1e-4)
+
+
+def test_confidence_of_many_clusters_is_that_of_each() -> None:
+    rng = np.random.default_rng(5)
+    p, group = rng.random(60), rng.integers(0, 6, 60)
+    each = [_at_least_three(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
+    np.testing.assert_allclose(_at_least_three(p, group, 6), each, atol=1e-12)
+    assert _at_least_three(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] == 1.0
