@@ -193,8 +193,7 @@ def test_a_film_edge_inside_the_picture_is_marked_on_both_sides(side: str, shift
     """A film that was laid on the scanner with air around it, wherever its edge meets the cells of the zone map."""
     mammogram, _ = case(side, "CC", 1, SMALL)
     shape = mammogram.pixels.shape
-    picture = np.full((shape[0] + 80, shape[1] + 80), 100, np.float32)
-    picture += np.random.default_rng(1).normal(0, 10, picture.shape).astype(np.float32)
+    picture = np.random.default_rng(1).normal(100, 10, (shape[0] + 80, shape[1] + 80))
     start = 40 + shift
     picture[start : start + shape[0], start : start + shape[1]] = mammogram.pixels
     on_scanner = like(mammogram, picture)
