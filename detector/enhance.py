@@ -26,6 +26,22 @@ MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
 """Standard deviation of a Gaussian by its mean absolute deviation (Geary 1935, doi 10.2307/2332693)."""
 
 
+CELL_STEPS = 2
+"""Cells of the zone map, a side, in which noise is read: about 1 mm, a third of the window that it is averaged over."""
+
+N_GREYS = 24
+"""Groups of like grey in which noise is taken as one."""
+
+FEWEST_CELLS = 32
+"""Cells of breast under which noise is one number."""
+
+SMALLEST_LEVEL = 32
+"""Cells a side under which an image is not halved further."""
+
+TINY = 1e-12
+"""Least noise, for images that have none."""
+
+
 def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: EnhanceSettings) -> Detail:
     """Remove the background, respond to blobs of every scale, and measure the noise of each response.
 
@@ -47,15 +63,13 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     image = _padded(mammogram.pixels, breast.box)
     smooth_px = settings.smoothing_mm / pixel_mm
     image = _blur(image, smooth_px) if smooth_px > 0.3 else image
-    cells = _Cells(breast, image.shape, settings.noise_window_mm / mammogram.pixel_mm)
-    grey = cells.mean(image, 1)
-
+    cells = _Cells(breast, image)
     levels, bands = [], []
     scales_mm = _scales(settings, pixel_mm)
     step_px, blurred_px, current = 1, smooth_px if smooth_px > 0.3 else 0.0, image
     for index, scale_mm in enumerate(scales_mm):
         # the next coarser level serves as soon as the blur spans one of its cells
-        while index > 0 and scale_mm / pixel_mm >= 2 * step_px and min(current.shape) >= 32:
+        while index > 0 and scale_mm / pixel_mm >= 2 * step_px and min(current.shape) >= 2 * SMALLEST_LEVEL:
             current, step_px = _halved(current), 2 * step_px
             blurred_px = math.hypot(blurred_px, step_px / 4)
         if index == 0:
@@ -66,17 +80,17 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         current, blurred_px = _blur_to(inner, blurred_px, scale_mm * settings.scale_ratio / pixel_mm, step_px)
         response = np.subtract(inner, current)
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
-        noise = cells.noise(cells.mean(np.abs(response), step_px), grey, window_px)
+        noise = cells.noise(cells.mean(np.abs(response), step_px), window_px)
         bands.append(Band(scale_mm, len(levels) - 1, response, noise))
         del inner
     fine = cells.mean(np.abs(image - _blur(image, 0.15 / pixel_mm)), 1)
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),
-        noise=cells.noise(fine, grey, settings.noise_window_mm / pixel_mm),
-        grey=grey,
+        noise=cells.noise(fine, settings.noise_window_mm / pixel_mm),
+        grey=cells.grey,
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
-        cell_px=breast.step_px,
+        cell_px=cells.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
     )
@@ -131,14 +145,28 @@ def _level(image: FloatImage, step_px: int, box: Box) -> Level:
 
 
 class _Cells:
-    """Statistics on the cells of the zone map that the padded box covers, given back on the whole zone map."""
+    """Statistics on cells of the padded box, each of `CELL_STEPS` by `CELL_STEPS` cells of the zone map."""
 
-    def __init__(self, breast: BreastRegion, shape: tuple[int, ...], window_px: float) -> None:
-        self.step_px = breast.step_px
-        self.box = breast.box
-        self.zones = breast.zones
-        self.size = (shape[0] // self.step_px, shape[1] // self.step_px)
-        self.window_px = window_px
+    def __init__(self, breast: BreastRegion, image: FloatImage) -> None:
+        self.step_px = CELL_STEPS * breast.step_px
+        self.size = (image.shape[0] // self.step_px, image.shape[1] // self.step_px)
+        self.grey = self.mean(image, 1)
+        self.inside = self._inside(breast)
+        greys = self.grey[self.inside]
+        edges = np.quantile(greys, np.linspace(0, 1, N_GREYS + 1)[1:-1]) if len(greys) else np.empty(0)
+        group = np.searchsorted(edges, greys)
+        self.order = np.argsort(group, kind="stable")
+        self.splits = np.flatnonzero(np.diff(group[self.order])) + 1
+        self.centres = [float(np.median(part)) for part in np.split(greys[self.order], self.splits)]
+        self.weight = self.inside.astype(np.float32)
+
+    def _inside(self, breast: BreastRegion) -> BoolImage:
+        """Return which cells of the box are breast, without image and film edges."""
+        row, col = breast.box.row_start // breast.step_px, breast.box.col_start // breast.step_px
+        part = breast.zones[row : row + CELL_STEPS * self.size[0], col : col + CELL_STEPS * self.size[1]]
+        inside = np.zeros((CELL_STEPS * self.size[0], CELL_STEPS * self.size[1]), np.bool_)
+        inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
+        return np.asarray(inside.reshape(self.size[0], CELL_STEPS, self.size[1], CELL_STEPS).all((1, 3)), np.bool_)
 
     def mean(self, values: FloatImage, step_px: int) -> FloatImage:
         """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""
@@ -146,38 +174,24 @@ class _Cells:
         interpolation = cv2.INTER_AREA if step_px <= self.step_px else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(values, (cols, rows), interpolation=interpolation), np.float32)
 
-    def breast(self) -> BoolImage:
-        """Return which cells of the box are breast, without image and film edges."""
-        inside = np.zeros(self.size, np.bool_)
-        start_row, start_col = self.box.row_start // self.step_px, self.box.col_start // self.step_px
-        part = self.zones[start_row : start_row + self.size[0], start_col : start_col + self.size[1]]
-        inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
-        return inside
-
-    def noise(self, deviation: FloatImage, grey: FloatImage, window_px: float) -> FloatImage:
-        """Return the standard deviation as a function of grey level times a factor of place.
+    def noise(self, deviation: FloatImage, window_px: float) -> FloatImage:
+        """Return the standard deviation, from the cells' mean absolute one, as a function of grey times a factor of place.
 
         The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
         that bright detail, clipped the second time, does not hide itself in its own noise.
         """
-        inside = self.breast()
-        if np.count_nonzero(inside) < 32:
-            return np.full(self.size, max(float(deviation.mean()), 1e-12), np.float32)
-        quantiles = np.unique(np.quantile(grey[inside], np.linspace(0, 1, 25)))
-        bins = np.clip(np.searchsorted(quantiles, grey[inside], side="right") - 1, 0, max(len(quantiles) - 2, 0))
-        order = np.argsort(bins, kind="stable")
-        groups = np.split(deviation[inside][order], np.flatnonzero(np.diff(bins[order])) + 1)
-        centres = [float(np.median(g)) for g in np.split(grey[inside][order], np.flatnonzero(np.diff(bins[order])) + 1)]
-        typical = np.interp(grey, centres, [float(np.median(g)) for g in groups]).astype(np.float32)
-        floor = max(1e-3 * float(np.median(deviation[inside])), 1e-12)
-        typical = np.maximum(typical, np.float32(floor))
+        if np.count_nonzero(self.inside) < FEWEST_CELLS:
+            return np.full(self.size, max(float(deviation.mean()), TINY), np.float32)
+        values = deviation[self.inside]
+        medians = [float(np.median(part)) for part in np.split(values[self.order], self.splits)]
+        floor = max(1e-3 * float(np.median(values)), TINY)
+        typical = np.maximum(np.interp(self.grey, self.centres, medians), floor).astype(np.float32)
 
         sigma = window_px / self.step_px
-        weight = inside.astype(np.float32)
-        share = np.maximum(_blur(weight, sigma), np.float32(1e-3))
+        share = np.maximum(_blur_coarsely(self.weight, sigma), np.float32(1e-3))
         ratio = deviation / typical
-        local = _blur(np.minimum(ratio, 3) * weight, sigma) / share
-        local = _blur(np.minimum(ratio, 1.5 * local) * weight, sigma) / share
+        local = _blur_coarsely(np.minimum(ratio, 3) * self.weight, sigma) / share
+        local = _blur_coarsely(np.minimum(ratio, 1.5 * local) * self.weight, sigma) / share
         return np.asarray(MEAN_ABSOLUTE_TO_SIGMA * typical * np.maximum(local, 0.3), np.float32)
 
     def coherence(self, levels: list[Level], window_px: float) -> FloatImage:
@@ -188,10 +202,20 @@ class _Cells:
         level = min(levels, key=lambda item: abs(math.log(item.step_px / (window_px / 4))))
         by_row = cv2.Sobel(level.image, cv2.CV_32F, 0, 1, ksize=3)
         by_col = cv2.Sobel(level.image, cv2.CV_32F, 1, 0, ksize=3)
-        sigma = window_px / self.step_px
         rr, cc, rc = (
-            _blur(self.mean(product, level.step_px), sigma)
-            for product in (by_row * by_row, by_col * by_col, by_row * by_col)
+            _blur(self.mean(np.multiply(one, other), level.step_px), window_px / self.step_px)
+            for one, other in ((by_row, by_row), (by_col, by_col), (by_row, by_col))
         )
-        total = np.maximum(rr + cc, np.float32(1e-20))
+        total = np.maximum(rr + cc, np.float32(TINY))
         return np.asarray(np.sqrt((rr - cc) ** 2 + 4 * rc**2) / total, np.float32)
+
+
+def _blur_coarsely(image: FloatImage, sigma: float) -> FloatImage:
+    """Return about the Gaussian blur; a wide one is taken on blocks of cells, which it makes equal anyway."""
+    block = int(sigma // 4)
+    if block < 2:
+        return _blur(image, sigma)
+    rows, cols = image.shape
+    small = cv2.resize(image, (-(-cols // block), -(-rows // block)), interpolation=cv2.INTER_AREA)
+    wide = _blur(np.asarray(small, np.float32), sigma / block)
+    return np.asarray(cv2.resize(wide, (cols, rows), interpolation=cv2.INTER_LINEAR), np.float32)

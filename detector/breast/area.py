@@ -102,7 +102,7 @@ def _distance_to(mask: BoolImage) -> NDArray[Any]:
     """Return each cell's distance to the nearest true one, in cells; large where there is none."""
     if not mask.any():
         return np.full(mask.shape, np.float32(max(mask.shape) * 2))
-    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5))
 
 
 def _opened(mask: BoolImage, radius: float) -> BoolImage:

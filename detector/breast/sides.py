@@ -36,7 +36,7 @@ def skin_distance_cells(mask: BoolImage, chest_wall: str) -> FloatImage:
         solid[:, max(cols[-1] - 1, 0) :] = 1
     if solid.all():
         return np.full(mask.shape, np.float32(max(mask.shape)))
-    return np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+    return np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
 
 
 def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, margin: float) -> BoolImage:
@@ -62,5 +62,5 @@ def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, margin: flo
     border = np.pad(mask, 1)
     rim = mask & ~(border[:-2, 1:-1] & border[2:, 1:-1] & border[1:-1, :-2] & border[1:-1, 2:])
     outside = np.pad(~usable | (jump & rim), 1, constant_values=True)
-    distance = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.asarray(distance[1:-1, 1:-1] <= max(1.0, margin), np.bool_)

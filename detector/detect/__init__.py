@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,11 +41,21 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     shape = detail.levels[0].image.shape if detail.levels else (0, 0)
     seeds = find_peaks(detail, breast, settings)
     if not len(seeds):
-        return Marks(np.zeros(shape, np.int32), seeds, detail.box)
+        return Marks(np.zeros(shape, np.int32), np.empty(0, np.int32), seeds, detail.box)
     regions = grow_regions(detail, seeds)
-    regions = regions.with_seeds(regions.seeds.replace(edge=edge_steps(detail, regions.seeds)))
+    coarse = np.flatnonzero(regions.seeds.scale_mm >= settings.coarse_scale_mm)
+    regions = regions.with_seeds(_with_edges(regions.seeds, coarse, detail))
     regions = regions.take(np.flatnonzero(_is_sharp(detail, regions.seeds, settings)))
-    return _resolve(regions, detail, shape)
+    marks = _resolve(regions, detail, shape)
+    fine = np.flatnonzero(marks.seeds.scale_mm < settings.coarse_scale_mm)
+    return dataclasses.replace(marks, seeds=_with_edges(marks.seeds, fine, detail))
+
+
+def _with_edges(seeds: Seeds, rows: NDArray[np.intp], detail: Detail) -> Seeds:
+    """Return the seeds with the step across the border of some rows filled."""
+    edge = seeds.edge.copy()
+    edge[rows] = edge_steps(detail, seeds[rows])
+    return seeds.replace(edge=edge)
 
 
 def _noise(detail: Detail, seeds: Seeds) -> NDArray[np.float64]:
@@ -60,8 +72,9 @@ def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
     """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
     # the step was found along the whole border, whose independent places grow in number with the scale
     n_places = seeds.scale_mm / detail.bands[0].scale_mm
-    significance = np.maximum(seeds.response_sigma, seeds.edge / _noise(detail, seeds) * np.sqrt(n_places))
-    order = np.lexsort((seeds.col_px, seeds.row_px, -seeds.height * significance))
+    border = np.nan_to_num(seeds.edge / _noise(detail, seeds) * np.sqrt(n_places))
+    strength = seeds.height * np.maximum(seeds.response_sigma, border)
+    order = np.lexsort((seeds.col_px, seeds.row_px, -strength))
     rank = np.empty(len(seeds), np.int32)
     rank[order] = np.arange(len(seeds), 0, -1)
     return rank
@@ -79,17 +92,22 @@ def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
     # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
     whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
     alive = ~holds_stronger | whole
+    canvas[centre] = 0
     # twice, since those that lose their peak the first time uncover others
     for _ in range(2):
-        canvas[:] = 0
         painted = alive[regions.owner]
-        _paint(canvas, regions.pixel[painted], rank[regions.owner[painted]])
+        pixel, pixel_rank = regions.pixel[painted], rank[regions.owner[painted]]
+        canvas[regions.pixel] = 0
+        _paint(canvas, pixel, pixel_rank)
         alive &= canvas[centre] == rank
     kept = np.flatnonzero(alive)
     kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
     label_of_rank = np.zeros(n + 1, np.int32)
     label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
-    return Marks(label_of_rank[canvas].reshape(shape), seeds[kept], detail.box)
+    owned = (canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0)
+    canvas[regions.pixel] = 0
+    canvas[pixel[owned]] = label_of_rank[pixel_rank[owned]]
+    return Marks(canvas.reshape(shape), np.sort(pixel[owned]), seeds[kept], detail.box)
 
 
 def _centres(seeds: Seeds, detail: Detail, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -99,7 +117,7 @@ def _centres(seeds: Seeds, detail: Detail, shape: tuple[int, ...]) -> NDArray[np
     return np.asarray(row * shape[1] + col, np.int64)
 
 
-def _paint(canvas: NDArray[np.int32], pixel: NDArray[np.int64], rank: NDArray[np.int32]) -> None:
+def _paint(canvas: NDArray[np.int32], pixel: NDArray[np.integer], rank: NDArray[np.int32]) -> None:
     """Write each pixel's highest rank; the slow equivalent is ``np.maximum.at``."""
     order = np.argsort(rank, kind="stable")
     canvas[pixel[order]] = rank[order]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
-from detector.records import Band, BreastRegion, Detail, Seeds, Zone
+from detector.records import Band, BoolImage, BreastRegion, Detail, Seeds, Zone
 from detector.settings import DetectSettings
+
+ECHO_SCALES = 1.2
+"""Distance within which peaks of neighbouring bands are of one spot, in scales: less than the blob's radius."""
 
 
 def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
@@ -23,20 +29,57 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    seeds = Seeds.concatenate([_peaks(detail, band, breast, settings) for band in detail.bands])
+    seeds = _without_echoes([_peaks(detail, band, breast, settings) for band in detail.bands], detail.pixel_mm)
+    seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
     return seeds
 
 
+def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
+    """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise."""
+    own = seeds.response_sigma >= settings.threshold_sigma
+    own |= seeds.scale_mm >= settings.coarse_scale_mm
+    weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
+    if len(weak) and len(strong) >= settings.support_count:
+        places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm
+        distance = cKDTree(places[strong]).query(places[weak], k=[settings.support_count])[0][:, 0]
+        own[weak[distance <= settings.support_mm]] = True
+    return own
+
+
+def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
+    """Return the peaks of all bands without those that answer more weakly to what a neighbouring band has seen.
+
+    Two peaks of neighbouring bands are of one spot if they are within `ECHO_SCALES` of the coarser scale; each looks at
+    its nearest only.
+    """
+    alive = [np.ones(len(table), np.bool_) for table in tables]
+    for one, (fine, coarse) in enumerate(itertools.pairwise(tables)):
+        if not len(fine) or not len(coarse):
+            continue
+        reach_px = ECHO_SCALES * coarse.scale_mm[0] / pixel_mm
+        for a, b in ((one, one + 1), (one + 1, one)):
+            places = [np.stack([tables[i].row_px, tables[i].col_px], axis=1) for i in (a, b)]
+            distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=reach_px)
+            near = np.flatnonzero(np.isfinite(distance))
+            weaker = tables[a].response_sigma[near] < tables[b].response_sigma[nearest[near]]
+            alive[a][near[weaker]] = False
+    return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
+
+
 def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
     level, response = detail.levels[band.level], band.response
     coarse = band.scale_mm >= settings.coarse_scale_mm
-    threshold = settings.coarse_threshold_sigma if coarse else settings.threshold_sigma
-    quietest = np.float32(threshold * float(band.noise.min()))
+    threshold = settings.coarse_threshold_sigma if coarse else settings.supported_sigma
+    quietest = threshold * float(band.noise.min())
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    row, col = np.nonzero((response >= highest) & (response > quietest))
+    is_peak = cv2.bitwise_and(cv2.compare(response, highest, cv2.CMP_GE), (response > quietest).view(np.uint8))
+    points = cv2.findNonZero(is_peak)
+    if points is None:
+        return Seeds.empty()
+    col, row = np.asarray(points).reshape(-1, 2).T
     row_px = level.origin_px[0] + level.step_px * row
     col_px = level.origin_px[1] + level.step_px * col
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
