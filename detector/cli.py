@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from detector.errors import DetectorError
+from detector.errors import DetectorError, explain_missing
 
 if TYPE_CHECKING:
     from detector.batch import Estimate, Job, Progress, Summary
@@ -76,6 +76,9 @@ def main() -> None:
         app()
     except DetectorError as error:
         typer.echo(f"detector: {error}", err=True)
+        sys.exit(2)
+    except ImportError as error:
+        typer.echo(f"detector: {explain_missing(error)}", err=True)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone: detector settings | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

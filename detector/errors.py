@@ -41,3 +41,13 @@ class SettingsError(DetectorError):
 
 class ExportError(DetectorError):
     """A result cannot be written."""
+
+
+def explain_missing(error: ImportError) -> str:
+    """Return one sentence that says which library is missing and what to do."""
+    if "libGL" in str(error):
+        return (
+            "OpenCV needs the system's library libGL, which is missing; install it (Debian, Ubuntu: apt-get install"
+            " libgl1), or put opencv-python-headless in the place of opencv-python"
+        )
+    return f"a library is missing ({error}); install the program again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from detector.batch import Job, run_batch
 from detector.cli import NOT_A_DIAGNOSIS, app, main
+from detector.errors import explain_missing
 from detector.settings import Settings
 from tests.dicom_files import breast_pixels, make_mammogram, save
 
@@ -157,6 +159,16 @@ def test_a_missing_extra_is_named_with_its_install_line(
     assert "pip install 'microcalcification-detector[parquet]'" in said
 
 
+def test_a_missing_library_is_one_sentence(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['cv2'] = None; from detector.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", str(tmp_path), "--out", str(tmp_path / "out")]
+    end = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (end.returncode, end.stdout) == (2, "")
+    assert end.stderr.startswith("detector: a library is missing")
+    assert len(end.stderr.splitlines()) == 1
+    assert "libgl1" in explain_missing(ImportError("libGL.so.1: cannot open shared object file"))
+
+
 def test_a_folder_in_use_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,8 +240,12 @@ def until(seen: Callable[[], object], end: subprocess.Popen[str]) -> None:
 
 def workers_of(end: subprocess.Popen[str]) -> list[int]:
     """Return the process ids of the workers, by what they were started to do."""
-    children = Path(f"/proc/{end.pid}/task/{end.pid}/children").read_text().split()
-    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    workers = []
+    for child in Path(f"/proc/{end.pid}/task/{end.pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                workers.append(int(child))
+    return workers
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.batch.ledger import ANALYSED, FAILED, SKIPPED, Rows
-from detector.errors import NotAMammogram, ReadError
+from detector.errors import NotAMammogram, ReadError, explain_missing
 from detector.export.files import file_stem, printable, reading_name
 from detector.export.tables import cluster_rows, image_row, spot_rows
 from detector.records import Identity, Kind, Mammogram, Reading
@@ -132,23 +132,13 @@ class FileWork:
             import detector.pipeline
             import detector.read  # noqa: F401
         except ImportError as error:
-            return missing_library(error)
+            return explain_missing(error)
         cv2.setNumThreads(1)
         return ""
 
     def __call__(self, task: Task, /) -> Outcome:
         """Do one file."""
         return process_file(self.plan, task)
-
-
-def missing_library(error: ImportError) -> str:
-    """Return one sentence that says what to install."""
-    if "libGL" in str(error):
-        return (
-            "OpenCV needs the system library libGL, which is missing; install it (Debian: apt install libgl1),"
-            " or replace opencv-python by opencv-python-headless"
-        )
-    return f"a library is missing: {error}; install the program again"
 
 
 class ResultsNotWritten(Exception):
