@@ -466,6 +466,8 @@ def _show_summary(summary: Summary, job: Job) -> None:
     typer.echo(f"Results: {', '.join(places)} in {out}")
     if totals.failed:
         typer.echo(f"What failed, and why: {out}/errors.csv")
+    if summary.unmatched:
+        typer.echo(f"{summary.unmatched} paths of --cases or --spacing-map are of no file that was found.")
     if summary.others:
         typer.echo(
             f"{out} also holds {summary.others} images of earlier runs on other paths; they are in no table now."

@@ -424,7 +424,7 @@ def test_every_frame_of_a_file_is_a_row(tmp_path: Path) -> None:
 
 
 def test_cases_come_from_the_file_or_the_study(inputs: Path, tmp_path: Path) -> None:
-    run(inputs, tmp_path / "out", cases={"1.dcm": "=case 1"})
+    assert run(inputs, tmp_path / "out", cases={"1.dcm": "=case 1", "9.dcm": "9"}).unmatched == 1
     images = table(tmp_path / "out/images.csv")
     assert [row["case_id"] for row in images] == ["'=case 1", images[1]["study_uid"], images[2]["study_uid"]]
     here = Here()

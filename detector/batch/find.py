@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -203,8 +203,13 @@ _Value = TypeVar("_Value")
 
 def value_of(values: Mapping[str, _Value], found: Found) -> _Value | None:
     """Return what such a file says of an image, by its path in the tables, its absolute path, or that from here."""
-    if values:
-        for name in (found.shown, str(found.path), os.path.relpath(found.path)):
-            if name in values:
-                return values[name]
-    return None
+    return next((values[name] for name in _names(found) if name in values), None) if values else None
+
+
+def unmatched(values: Mapping[str, object], found: Iterable[Found]) -> int:
+    """Return how many paths of such a file are of no file that was found."""
+    return len(set(values).difference(*map(_names, found))) if values else 0
+
+
+def _names(found: Found) -> tuple[str, str, str]:
+    return found.shown, str(found.path), os.path.relpath(found.path)

@@ -20,7 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from detector.batch.find import MANIFEST, RESULT_FOLDERS, Found, check_paths, find_inputs, is_result_folder, value_of
+from detector.batch.find import (
+    MANIFEST,
+    RESULT_FOLDERS,
+    Found,
+    check_paths,
+    find_inputs,
+    is_result_folder,
+    unmatched,
+    value_of,
+)
 from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.batch.manifest import code_hash, now, write_manifest
 from detector.batch.pool import Limits, Lost, check_limits, run_locally
@@ -101,12 +110,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run ended with; `others` counts images of earlier runs on other paths, which are in no table now."""
+    """What a run ended with.
+
+    `others` counts images of earlier runs on other paths, which are in no table now; `unmatched` the paths of the job's
+    spacings and cases that are of no file.
+    """
 
     totals: Totals
-    done: int
-    others: int
     stopped: bool
+    others: int
+    unmatched: int
 
 
 @dataclass(frozen=True)
@@ -231,7 +244,8 @@ class _Run:
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
         counts["flagged_images"] = len(totals.flagged)
         self._note(start, {"end": now(), "finished": done.total() == due, "counts": counts})
-        return Summary(totals, done.total(), others, done.total() < due)
+        unknown = sum(unmatched(values, self._found.values()) for values in (job.spacings, job.cases))
+        return Summary(totals, done.total() < due, others, unknown)
 
     def _work(self) -> FileWork:
         job = self._job
