@@ -38,6 +38,12 @@ FEWEST_CELLS = 32
 SMALLEST_LEVEL = 32
 """Cells a side under which an image is not halved further."""
 
+CELLS_OF_SCALE = 0.85
+"""Standard deviation in cells of a level from which it can carry a scale: the sampled Gaussian then loses under 1 %."""
+
+DETAIL_MM = 0.3
+"""Distance over which grey levels are compared to measure the noise of pixels: beyond the blur, within the texture."""
+
 TINY = 1e-12
 """Least noise, for images that have none."""
 
@@ -64,36 +70,55 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     smooth_px = settings.smoothing_mm / pixel_mm
     image = _blur(image, smooth_px) if smooth_px > 0.3 else image
     cells = _Cells(breast, image)
-    levels, bands = [], []
-    scales_mm = _scales(settings, pixel_mm)
+    levels, bands = [_level(image, 1, breast.box)], []
+    # how far `current` is blurred, as a standard deviation in pixels
     step_px, blurred_px, current = 1, smooth_px if smooth_px > 0.3 else 0.0, image
-    for index, scale_mm in enumerate(scales_mm):
-        # the next coarser level serves as soon as the blur spans one of its cells
-        while index > 0 and scale_mm / pixel_mm >= 2 * step_px and min(current.shape) >= 2 * SMALLEST_LEVEL:
+    for index, scale_mm in enumerate(_scales(settings, pixel_mm)):
+        scale_px = scale_mm / pixel_mm
+        while index > 0 and scale_px >= 2 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
             current, step_px = _halved(current), 2 * step_px
             blurred_px = math.hypot(blurred_px, step_px / 4)
-        if index == 0:
-            levels.append(_level(current, step_px, breast.box))
-        inner, blurred_px = _blur_to(current, blurred_px, scale_mm / pixel_mm, step_px)
+        inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px)
         if levels[-1].step_px != step_px:
             levels.append(_level(inner, step_px, breast.box))
-        current, blurred_px = _blur_to(inner, blurred_px, scale_mm * settings.scale_ratio / pixel_mm, step_px)
+        current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px)
         response = np.subtract(inner, current)
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
-        noise = cells.noise(cells.mean(np.abs(response), step_px), window_px)
+        noise = cells.noise(cells.mean_size(response, step_px), window_px)
         bands.append(Band(scale_mm, len(levels) - 1, response, noise))
-        del inner
-    fine = cells.mean(np.abs(image - _blur(image, 0.15 / pixel_mm)), 1)
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),
-        noise=cells.noise(fine, settings.noise_window_mm / pixel_mm),
+        noise=cells.noise(cells.mean_size(*_fine_detail(image, pixel_mm)), settings.noise_window_mm / pixel_mm),
         grey=cells.grey,
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
         cell_px=cells.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
     )
+
+
+def _fine_detail(image: FloatImage, pixel_mm: float) -> tuple[FloatImage, int]:
+    """Return every other pixel less the mean of four others `DETAIL_MM` away, as large as the noise alone would be.
+
+    Also returned is the step of the samples.
+    """
+    away = max(1, round(DETAIL_MM / pixel_mm))
+    rows, cols = image.shape
+    padded = np.asarray(cv2.copyMakeBorder(image, away, away, away, away, cv2.BORDER_REFLECT_101), np.float32)
+    up, down = padded[:rows:2, away : away + cols : 2], padded[2 * away : 2 * away + rows : 2, away : away + cols : 2]
+    left, right = (
+        padded[away : away + rows : 2, :cols:2],
+        padded[away : away + rows : 2, 2 * away : 2 * away + cols : 2],
+    )
+    detail = up + down
+    detail += left
+    detail += right
+    detail *= np.float32(-0.25)
+    detail += image[::2, ::2]
+    # the variances of one pixel and of a mean of four add up
+    detail *= np.float32(1 / math.sqrt(1.25))
+    return detail, 2
 
 
 def _scales(settings: EnhanceSettings, pixel_mm: float) -> list[float]:
@@ -167,6 +192,12 @@ class _Cells:
         inside = np.zeros((CELL_STEPS * self.size[0], CELL_STEPS * self.size[1]), np.bool_)
         inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
         return np.asarray(inside.reshape(self.size[0], CELL_STEPS, self.size[1], CELL_STEPS).all((1, 3)), np.bool_)
+
+    def mean_size(self, values: FloatImage, step_px: int) -> FloatImage:
+        """Return the mean absolute value over each cell, from every other sample where there are many."""
+        while 4 * step_px <= self.step_px:
+            values, step_px = values[::2, ::2], 2 * step_px
+        return self.mean(np.abs(values), step_px)
 
     def mean(self, values: FloatImage, step_px: int) -> FloatImage:
         """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""

@@ -110,14 +110,14 @@ class DetectSettings:
         "lumps of tissue are as bright: the border decides",
     )
     edge_share: float = _knob(
-        0.4,
+        0.5,
         "",
         (0, 1),
         "least step across the border of a coarse candidate, as a share of its height",
-        "a disc with the blur of common systems keeps over 0.8, a Gaussian lump of 2 mm has 0.2",
+        "a disc with the blur of common systems keeps over 0.6, a Gaussian lump of 2 mm has 0.2",
     )
     edge_sigma: float = _knob(
-        2.0, "sigma", (0, 50), "least step across its border", "the mean of 16 rays has a noise of 0.35 sigma"
+        3.0, "sigma", (0, 50), "least step across its border", "noise alone makes 1.1: the steepest of five, 16 rays"
     )
     max_candidates_per_cm2: float = _knob(
         200.0, "1/cm2", (1, 10_000), "strongest candidates kept", "bounds time and memory on images of noise"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detector.breast.area import find_area, shrink
 from detector.breast.pectoral import find_pectoral
-from detector.breast.sides import chest_wall_side, edge_cells, skin_distance_cells
+from detector.breast.sides import JUMP_SHARE, chest_wall_side, edge_cells, skin_distance_cells
 from detector.records import BoolImage, Box, BreastRegion, FloatImage, Mammogram, Zone
 from detector.settings import BreastSettings
 
@@ -58,8 +58,9 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     zones = mask * np.uint8(Zone.BREAST)
     zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
     zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
-    zones[mask & edge_cells(grey, mask, usable, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
-    low, high = np.percentile(grey[mask], [1, 99])
+    low, high = np.percentile(grey[::2, ::2][mask[::2, ::2]], [1, 99])
+    edge = edge_cells(grey, mask, usable, JUMP_SHARE * float(high - low), settings.edge_mm / cell_mm)
+    zones[mask & edge] |= np.uint8(Zone.EDGE)
     return BreastRegion(
         zones=zones,
         skin_distance_mm=skin_distance_mm,

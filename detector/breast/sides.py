@@ -39,13 +39,15 @@ def skin_distance_cells(mask: BoolImage, chest_wall: str) -> FloatImage:
     return np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
 
 
-def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, margin: float) -> BoolImage:
+def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, jump: float, margin: float) -> BoolImage:
     """Return cells along the image border, along padding, and along straight film edges inside the picture.
 
     Parameters
     ----------
     grey : ndarray of float32, shape (rows, cols)
     mask, usable : ndarray of bool, same shape
+    jump : float
+        Step between neighbouring cells that only an edge makes: `JUMP_SHARE` of the grey range.
     margin : float
         Width of the zone in cells.
 
@@ -53,14 +55,13 @@ def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, margin: flo
     -------
     ndarray of bool, same shape
     """
-    low, high = np.percentile(grey[mask], [1, 99])
-    jump = np.zeros(grey.shape, np.bool_)
-    for cells, step in ((jump, np.diff(grey, axis=0)), (jump.T, np.diff(grey, axis=1).T)):
+    jumps = np.zeros(grey.shape, np.bool_)
+    for cells, step in ((jumps, np.diff(grey, axis=0)), (jumps.T, np.diff(grey, axis=1).T)):
         # the cells on both sides of a jump: either may be the last one of the breast
-        cells[1:] |= np.abs(step) > JUMP_SHARE * (high - low)
-        cells[:-1] |= np.abs(step) > JUMP_SHARE * (high - low)
+        cells[1:] |= np.abs(step) > jump
+        cells[:-1] |= np.abs(step) > jump
     border = np.pad(mask, 1)
     rim = mask & ~(border[:-2, 1:-1] & border[2:, 1:-1] & border[1:-1, :-2] & border[1:-1, 2:])
-    outside = np.pad(~usable | (jump & rim), 1, constant_values=True)
+    outside = np.pad(~usable | (jumps & rim), 1, constant_values=True)
     distance = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.asarray(distance[1:-1, 1:-1] <= max(1.0, margin), np.bool_)

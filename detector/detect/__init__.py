@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, grow_regions
-from detector.records import BoolImage, BreastRegion, Detail, Marks, Seeds
+from detector.records import BreastRegion, Detail, Marks, Seeds
 from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
@@ -42,37 +42,19 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     seeds = find_peaks(detail, breast, settings)
     if not len(seeds):
         return Marks(np.zeros(shape, np.int32), np.empty(0, np.int32), seeds, detail.box)
-    regions = grow_regions(detail, seeds)
-    coarse = np.flatnonzero(regions.seeds.scale_mm >= settings.coarse_scale_mm)
-    regions = regions.with_seeds(_with_edges(regions.seeds, coarse, detail))
-    regions = regions.take(np.flatnonzero(_is_sharp(detail, regions.seeds, settings)))
-    marks = _resolve(regions, detail, shape)
-    fine = np.flatnonzero(marks.seeds.scale_mm < settings.coarse_scale_mm)
-    return dataclasses.replace(marks, seeds=_with_edges(marks.seeds, fine, detail))
-
-
-def _with_edges(seeds: Seeds, rows: NDArray[np.intp], detail: Detail) -> Seeds:
-    """Return the seeds with the step across the border of some rows filled."""
-    edge = seeds.edge.copy()
-    edge[rows] = edge_steps(detail, seeds[rows])
-    return seeds.replace(edge=edge)
-
-
-def _noise(detail: Detail, seeds: Seeds) -> NDArray[np.float64]:
-    return detail.noise[detail.cells(seeds.row_px, seeds.col_px)].astype(np.float64)
-
-
-def _is_sharp(detail: Detail, seeds: Seeds, settings: DetectSettings) -> BoolImage:
-    """Return which seeds are fine or end sharply: calcium ends within the system's blur, a lump of tissue fades."""
-    sharp = seeds.edge >= np.maximum(settings.edge_share * seeds.height, settings.edge_sigma * _noise(detail, seeds))
-    return np.asarray((seeds.height > 0) & (sharp | (seeds.scale_mm < settings.coarse_scale_mm)), np.bool_)
+    marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)
+    fine = np.flatnonzero(np.isnan(marks.seeds.edge))
+    edge = marks.seeds.edge.copy()
+    edge[fine] = edge_steps(detail, marks.seeds[fine])
+    return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
 
 
 def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
     """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
     # the step was found along the whole border, whose independent places grow in number with the scale
     n_places = seeds.scale_mm / detail.bands[0].scale_mm
-    border = np.nan_to_num(seeds.edge / _noise(detail, seeds) * np.sqrt(n_places))
+    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    border = np.nan_to_num(seeds.edge / noise * np.sqrt(n_places))
     strength = seeds.height * np.maximum(seeds.response_sigma, border)
     order = np.lexsort((seeds.col_px, seeds.row_px, -strength))
     rank = np.empty(len(seeds), np.int32)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from detector.records import Detail, Level, Seeds
 
-RAY_SCALES, RAY_SAMPLES = 3.6, 13
+RAY_SCALES, RAY_SAMPLES = 3.6, 10
 """Length of the rays that look for the border, in scales (two and a half radii of a disc), and samples on each."""
 
 EDGE_MM = 0.12
@@ -64,10 +64,10 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> Floats:
 def _step(detail: Detail, seeds: Seeds, border_px: Floats) -> Floats:
     """Return the steepest step near the border, averaged over the rays.
 
-    A slope of tissue moves the half height off the true border, so the steepest of nine places nearby counts;
+    A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
     neighbouring rays are averaged first, lest the steepest be the noise's.
     """
-    nearby = np.linspace(-0.5, 0.5, 9) * seeds.scale_mm[:, None] / detail.pixel_mm
+    nearby = np.linspace(-0.5, 0.5, 5) * seeds.scale_mm[:, None] / detail.pixel_mm
     border = border_px[:, None, :] + nearby[:, :, None]
     delta = max(EDGE_MM / detail.pixel_mm, 1.0)
     inside, outside = (

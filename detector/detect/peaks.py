@@ -29,7 +29,9 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    seeds = _without_echoes([_peaks(detail, band, breast, settings) for band in detail.bands], detail.pixel_mm)
+    tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
+    n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
+    seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
@@ -53,7 +55,7 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
     """Return the peaks of all bands without those that answer more weakly to what a neighbouring band has seen.
 
     Two peaks of neighbouring bands are of one spot if they are within `ECHO_SCALES` of the coarser scale; each looks at
-    its nearest only.
+    its nearest only. This holds for fine bands: within a large spot, peaks of a finer band are its grain.
     """
     alive = [np.ones(len(table), np.bool_) for table in tables]
     for one, (fine, coarse) in enumerate(itertools.pairwise(tables)):
@@ -85,11 +87,13 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
     keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & Zone.BREAST) > 0)
     n = int(np.count_nonzero(keep))
+    # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
+    grown_on = max(i for i, one in enumerate(detail.levels) if i == 0 or one.step_px * detail.pixel_mm <= band.scale_mm)
     return Seeds.blank(
         n,
         row_px=row_px[keep],
         col_px=col_px[keep],
         scale_mm=np.full(n, band.scale_mm),
         response_sigma=sigma[keep],
-        level=np.full(n, band.level),
+        level=np.full(n, min(grown_on, band.level)),
     )

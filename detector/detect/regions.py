@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from detector.detect.borders import edge_steps
 from detector.records import BoolImage, Detail, FloatImage, Level, Seeds
+from detector.settings import DetectSettings
 
 RING_SCALES = np.array([2.6, 4.5])[:, None]
 """Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob itself."""
@@ -19,7 +20,7 @@ REACH_PX, FAR_REACH_PX = 9, 31
 """Half sides of the search window in cells of the level: most spots (the outer ring of the largest scale of a level, two
 cells, just fits), and those that run over its border."""
 
-FAR_STEP_PX, FAR_SIGMA = 2, 4.5
+FAR_STEP_PX, FAR_SIGMA = 4, 5.0
 """Coarsest level, in pixels a cell, and least response with which lines are followed beyond the first window. What else
 runs over it is left out: half the height of a faint blob is no more than the texture that it runs into (of 8,000 such
 candidates on real images with inserted calcifications, 12 were calcium), and no macrocalcification is so large for its
@@ -42,18 +43,6 @@ class Regions:
     owner: Integers
     pixel: Integers
 
-    def with_seeds(self, seeds: Seeds) -> Regions:
-        """Return the same pixels with other columns of the seeds."""
-        return dataclasses.replace(self, seeds=seeds)
-
-    def take(self, rows: NDArray[np.intp]) -> Regions:
-        """Return the regions of some seeds."""
-        new = np.full(len(self.seeds), -1, np.int32)
-        new[rows] = np.arange(len(rows))
-        owner = new[self.owner]
-        kept = owner >= 0
-        return Regions(self.seeds[rows], owner[kept], self.pixel[kept])
-
     @classmethod
     def concatenate(cls, parts: list[Regions]) -> Regions:
         """Return several sets of regions as one."""
@@ -65,7 +54,7 @@ class Regions:
         )
 
 
-def grow_regions(detail: Detail, seeds: Seeds) -> Regions:
+def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regions:
     """Return the pixels over half height that hang together with each seed's peak.
 
     Parameters
@@ -73,11 +62,13 @@ def grow_regions(detail: Detail, seeds: Seeds) -> Regions:
     detail : Detail
     seeds : Seeds
         At least one row.
+    settings : DetectSettings
 
     Returns
     -------
     Regions
-        Seeds level after level, with height, threshold, tilt and cut filled, without those that leave their window.
+        Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
+        that leave their window, and without coarse ones that fade.
     """
     parts = []
     for index, level in enumerate(detail.levels):
@@ -87,11 +78,22 @@ def grow_regions(detail: Detail, seeds: Seeds) -> Regions:
         chosen, inside = _grow(level, chosen, detail.pixel_mm, REACH_PX)
         far = chosen.cut & (chosen.response_sigma >= FAR_SIGMA) & (level.step_px <= FAR_STEP_PX)
         near = np.flatnonzero(~chosen.cut)
-        parts.append(_on_pixels(detail, level, chosen[near], inside[near]))
+        parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
         if far.any():
             chosen, inside = _grow(level, chosen[far], detail.pixel_mm, FAR_REACH_PX)
-            parts.append(_on_pixels(detail, level, chosen, inside))
+            parts.append(_on_pixels(detail, level, *_sharp(detail, chosen, inside, settings)))
     return Regions.concatenate(parts)
+
+
+def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSettings) -> tuple[Seeds, BoolImage]:
+    """Return the seeds, with their cells, that are fine or end sharply: calcium ends within the system's blur."""
+    coarse = np.flatnonzero(seeds.scale_mm >= settings.coarse_scale_mm)
+    edge = np.full(len(seeds), np.nan)
+    edge[coarse] = edge_steps(detail, seeds[coarse])
+    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    fades = edge < np.maximum(settings.edge_share * seeds.height, settings.edge_sigma * noise)
+    kept = np.flatnonzero((seeds.height > 0) & ~fades)
+    return seeds.replace(edge=edge)[kept], inside[kept]
 
 
 @dataclass(frozen=True)
