@@ -6,6 +6,7 @@ It never diagnoses. Names are loaded when they are first used, so that ``import 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from detector.records import Clusters, Mammogram, Reading, Spots
     from detector.settings import Settings
 
-_HOMES = {
+_HOMES: Mapping[str, str] = {
     "Clusters": "records",
     "DetectorError": "errors",
     "Mammogram": "records",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.records import Clusters, Distribution, Morphology, Spots, Suggestion
 from detector.settings import AssessSettings
 
-WEIGHTS = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, "count": 0.15, "spread": 0.10}
+WEIGHTS: Mapping[str, float] = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, "count": 0.15, "spread": 0.10}
 """Share of each trait in the suspicion. The order is that of the predictive values BI-RADS (5th edition) gives to forms
 (fine linear over pleomorphic over round), then of distribution and number; the steps between them are a choice."""
 

@@ -206,7 +206,7 @@ class _Cells:
         return np.asarray(cv2.resize(values, (cols, rows), interpolation=interpolation), np.float32)
 
     def noise(self, deviation: FloatImage, window_px: float) -> FloatImage:
-        """Return the standard deviation, from the cells' mean absolute one, as a function of grey times a factor of place.
+        """Return the standard deviation, from the mean absolute one, as a function of grey times a factor of place.
 
         The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
         that bright detail, clipped the second time, does not hide itself in its own noise.

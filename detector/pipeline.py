@@ -13,9 +13,13 @@ from detector.classify import MODEL, classify_spots
 from detector.cluster import cluster_spots
 from detector.detect import detect_marks
 from detector.enhance import enhance_detail
+from detector.errors import NoPixelSpacing
 from detector.measure import measure_spots
-from detector.records import BreastRegion, Mammogram, Reading
+from detector.records import BreastRegion, Mammogram, Reading, SpacingSource
 from detector.settings import Settings
+
+PLAUSIBLE_BREAST_CM2 = (8.0, 700.0)
+"""A compressed breast covers 30 to 300 cm2, parts of it in cropped or spot views less; no detector is larger."""
 
 _LIBRARIES = ("microcalcification-detector", "numpy", "scipy", "opencv-python")
 
@@ -32,12 +36,18 @@ def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
     -------
     Reading
         All candidates over the confidence floor, clusters at the operating point, outlines; no pixels.
+
+    Raises
+    ------
+    NoPixelSpacing
+        If the spacing was given by the user and makes the breast implausibly small or large.
     """
     settings = settings or Settings()
     seconds: dict[str, float] = {}
     lap = _stopwatch(seconds)
 
     breast = find_breast(mammogram, settings.breast)
+    _check_given_spacing(mammogram, breast)
     lap("breast")
     detail = enhance_detail(mammogram, breast, settings.enhance)
     lap("enhance")
@@ -101,6 +111,18 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, or the headless OpenCV
             continue
     return versions | {"model": MODEL}
+
+
+def _check_given_spacing(mammogram: Mammogram, breast: BreastRegion) -> None:
+    """Refuse a spacing that the user gave for an image that states none, if the breast would be of no woman's size."""
+    low, high = PLAUSIBLE_BREAST_CM2
+    given = mammogram.identity.spacing_source == SpacingSource.GIVEN
+    if given and not breast.is_empty and not low <= breast.area_cm2 <= high:
+        where = f"{mammogram.identity.path}: " if mammogram.identity.path else ""
+        raise NoPixelSpacing(
+            f"{where}with the given spacing of {mammogram.pixel_mm:g} mm the breast would cover "
+            f"{breast.area_cm2:.0f} cm2; give the size of this image's pixels"
+        )
 
 
 def _quality(mammogram: Mammogram, breast: BreastRegion) -> str:

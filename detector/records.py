@@ -560,7 +560,8 @@ class BreastRegion:
 class Level:
     """One level of the pyramid over the breast's box.
 
-    A cell of the level covers `step_px` pixels a side; its (row, col) lies at pixel ``origin_px + step_px * (row, col)``.
+    A cell of the level covers `step_px` pixels a side; its (row, col) lies at pixel
+    ``origin_px + step_px * (row, col)``.
 
     Attributes
     ----------
@@ -646,9 +647,9 @@ class Band:
 class Detail:
     """The image without its background, at several scales, with the noise of each.
 
-    On cells of `cell_px` pixels a side of the padded box: `noise` is the standard deviation of the finest detail (what a
-    Gaussian of 0.15 mm removes), `grey` the mean grey level, `coherence` how strongly, from 0 to 1, the surroundings run
-    in one direction.
+    On cells of `cell_px` pixels a side of the padded box: `noise` is the standard deviation of the finest image's
+    pixels against others 0.3 mm away, `grey` the mean grey level, `coherence` how strongly, from 0 to 1, the
+    surroundings run in one direction.
     """
 
     levels: tuple[Level, ...]

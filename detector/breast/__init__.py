@@ -1,6 +1,7 @@
 """Where the breast is: Mammogram -> BreastRegion.
 
-Works on a coarse grid (about 0.5 mm a cell), where film grain, dust and label strokes vanish and every step costs little.
+Works on a coarse grid (about 0.5 mm a cell), where film grain, dust and label strokes vanish and every step costs
+little.
 """
 
 from __future__ import annotations

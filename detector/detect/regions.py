@@ -14,11 +14,11 @@ from detector.records import BoolImage, Detail, FloatImage, Level, Seeds
 from detector.settings import DetectSettings
 
 RING_SCALES = np.array([2.6, 4.5])[:, None]
-"""Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob itself."""
+"""Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob."""
 
 REACH_PX, FAR_REACH_PX = 9, 31
-"""Half sides of the search window in cells of the level: most spots (the outer ring of the largest scale of a level, two
-cells, just fits), and those that run over its border."""
+"""Half sides of the search window in cells of the level: most spots (the outer ring of the largest scale of a level,
+two cells, just fits), and those that run over its border."""
 
 FAR_STEP_PX, FAR_SIGMA = 4, 5.0
 """Coarsest level, in pixels a cell, and least response with which lines are followed beyond the first window. What else
@@ -98,8 +98,7 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
 
 @dataclass(frozen=True)
 class _Windows:
-    """Search windows of n seeds: their corners on the level, and the seeds' places in them (near a border: not the
-    middle), in cells."""
+    """Search windows of n seeds, in cells: corners on the level, and the seeds' places, near a border not the middle."""
 
     side: int
     top: NDArray[np.intp]

@@ -71,7 +71,8 @@ def trace_borders(marks: Marks, image: FloatImage) -> Border:
     """Follow the outer border of every spot at once.
 
     Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead;
-    pointer doubling turns these into the order along the border. The slow equivalent is `cv2.findContours` spot by spot.
+    pointer doubling turns these into the order along the border. The slow equivalent is `cv2.findContours`, spot by
+    spot.
     """
     width = marks.labels.shape[1]
     flat_labels, inside = marks.labels.ravel(), marks.pixels
