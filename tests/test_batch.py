@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from detector.batch import Job, Limits, Progress, Summary, estimate, run_batch
+from detector.batch import Job, Limits, Progress, Summary, estimate, manifest, run_batch
 from detector.batch.work import FileWork, Outcome, Task
 from detector.errors import DetectorError
 from detector.evaluate.phantoms import Group, Recipe, make_phantom
@@ -507,3 +507,25 @@ def test_a_full_disk_ends_the_run_and_the_next_one_resumes(inputs: Path, tmp_pat
     here = Here()
     run(inputs, tmp_path / "out", here)
     assert here.detected == ["2.dcm", "3.dcm"]
+
+
+def test_results_of_other_code_are_not_taken_for_those_of_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copytree(Path(manifest.__file__).parents[1], tmp_path / "detector")
+    monkeypatch.setattr(manifest, "_PACKAGE", copy)
+    hashes = []
+    for name in (
+        "records.py",
+        "cli.py",
+        "export/tables.py",
+        *(str(p.relative_to(copy)) for p in copy.glob("re*/*.py")),
+    ):
+        with (copy / name).open("a") as source:
+            source.write("# changed\n")
+        manifest.code_hash.cache_clear()
+        hashes.append((name, manifest.code_hash(rooms_alone=True), manifest.code_hash()))
+    manifest.code_hash.cache_clear()
+    (_, rooms, whole), (_, cli_rooms, cli_whole), (_, table_rooms, table_whole), *reads = hashes
+    assert (rooms, whole) == (cli_rooms, cli_whole)
+    assert rooms == table_rooms
+    assert whole != table_whole
+    assert len({reading for _, reading, _ in reads} | {rooms}) == len(reads) + 1 > 1

@@ -63,12 +63,20 @@ def version_of(package: str) -> str:
 
 
 @functools.cache
-def code_hash() -> str:
-    """Return a hash of the rooms' sources, so that results of other code are not taken for those of this one."""
+def code_hash(rooms_alone: bool = False) -> str:
+    """Return a hash of the sources, so that results of other code are not taken for those of this one.
+
+    Parameters
+    ----------
+    rooms_alone : bool
+        Leave out what only shows results: tables, pictures, this package.
+    """
+    apart = {"cli.py", "evaluate", *(("batch", "export") if rooms_alone else ())}
     digest = hashlib.sha256()
-    for file in sorted(_PACKAGE.glob("*")):
-        if file.is_file() and file.name != "cli.py":
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for file in sorted(_PACKAGE.rglob("*")):
+        name = file.relative_to(_PACKAGE)
+        if file.is_file() and name.parts[0] not in apart and "__pycache__" not in name.parts:
+            digest.update(name.as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

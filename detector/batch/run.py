@@ -507,7 +507,7 @@ class _Hashes:
         report = f"{settings.report_hash()} {code_hash()}"
         asked = sorted({"overlay", "crops"} & job.formats) if job.pictures != "none" else []
         return cls(
-            f"{settings.detection_hash()} {code_hash()}",
+            f"{settings.detection_hash()} {code_hash(rooms_alone=True)}",
             report,
             f"{report} {job.listed_confidence!r}",
             " ".join([report, job.pictures, *asked]) if asked else "",

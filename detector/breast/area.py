@@ -44,10 +44,7 @@ def shrink(mammogram: Mammogram, step_px: int) -> tuple[FloatImage, BoolImage]:
 def _cell_means(image: FloatImage, step_px: int) -> FloatImage:
     rows, cols = image.shape
     pad = (-rows % step_px, -cols % step_px)
-    if any(pad):
-        padded = cv2.copyMakeBorder(image, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE)
-    else:
-        padded = image
+    padded = cv2.copyMakeBorder(image, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE) if any(pad) else image
     size = ((cols + pad[1]) // step_px, (rows + pad[0]) // step_px)
     return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.float32)
 
@@ -66,8 +63,8 @@ def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
     ndarray of bool, same shape
         Empty if all is of one grey.
     """
-    bright = _over_air(grey, usable).view(np.uint8)
-    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, _disc(STROKE_MM / cell_mm), borderType=cv2.BORDER_REPLICATE)
+    over_air = _over_air(grey, usable).view(np.uint8)
+    bright = cv2.morphologyEx(over_air, cv2.MORPH_OPEN, _disc(STROKE_MM / cell_mm), borderType=cv2.BORDER_REPLICATE)
     n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     if n_labels < 2:
         return np.zeros(grey.shape, np.bool_)

@@ -98,7 +98,7 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
 
 @dataclass(frozen=True)
 class _Windows:
-    """Search windows of n seeds, in cells: corners on the level, and the seeds' places, near a border not the middle."""
+    """Search windows of n seeds, in cells: corners on the level, and where the seeds are, near a border not amid."""
 
     side: int
     top: NDArray[np.intp]

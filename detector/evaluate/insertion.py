@@ -121,8 +121,8 @@ def local_noise(mammogram: Mammogram, breast: BreastRegion) -> FloatImage:
     np.minimum(squares, np.float32(limit), out=squares)
     rows, cols = breast.zones.shape
     border = (0, rows * step - squares.shape[0], 0, cols * step - squares.shape[1])
-    squares = cv2.copyMakeBorder(squares, *border, cv2.BORDER_REPLICATE)
-    cells = cv2.resize(squares, (cols, rows), interpolation=cv2.INTER_AREA)
+    padded = cv2.copyMakeBorder(squares, *border, cv2.BORDER_REPLICATE)
+    cells = cv2.resize(padded, (cols, rows), interpolation=cv2.INTER_AREA)
     return np.asarray(np.sqrt(cv2.GaussianBlur(cells, (0, 0), 3.0 / (step * pixel_mm))), np.float32)
 
 
@@ -196,7 +196,7 @@ def _is_clear(particle: solids.Particle, planned: list[_Planned]) -> bool:
 
 
 def _radius(particle: solids.Particle) -> float:
-    return 0.4 * max(particle.thickness_mm.shape) * particle.step_mm
+    return float(0.4 * max(particle.thickness_mm.shape) * particle.step_mm)
 
 
 def _add(pixels: FloatImage, item: _Planned, noise: FloatImage, pixel_mm: float, blur_mm: float) -> None:
