@@ -661,6 +661,10 @@ class Detail:
     pixel_mm: float
     box: Box
 
+    def __post_init__(self) -> None:
+        for name in ("noise", "grey", "coherence"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
     def cells(
         self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

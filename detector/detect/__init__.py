@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import find_peaks
@@ -63,7 +65,10 @@ def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
 
 
 def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
-    """Return one mark where several candidates overlap, and paint the label image."""
+    """Return one mark where several candidates overlap, and paint the label image.
+
+    Of a mark that others cut into parts, that with its peak stays.
+    """
     seeds, n = regions.seeds, len(regions.seeds)
     rank = _rank(detail, seeds)
     centre = _centres(seeds, detail, shape)
@@ -86,10 +91,40 @@ def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
     kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
     label_of_rank = np.zeros(n + 1, np.int32)
     label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
-    owned = (canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0)
+    owned = np.flatnonzero((canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0))
+    owned = owned[np.argsort(pixel[owned])]
+    pixel, label = pixel[owned], label_of_rank[pixel_rank[owned]]
+    part = _parts(pixel, label, shape[1])
+    whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]
     canvas[regions.pixel] = 0
-    canvas[pixel[owned]] = label_of_rank[pixel_rank[owned]]
-    return Marks(canvas.reshape(shape), np.sort(pixel[owned]), seeds[kept], detail.box)
+    canvas[pixel[whole]] = label[whole]
+    return Marks(canvas.reshape(shape), pixel[whole], seeds[kept], detail.box)
+
+
+def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    """Return the number of the 8-connected part of its label that each pixel belongs to.
+
+    Runs of a row are joined to those of the next; the slow equivalent is `scipy.ndimage.label`, label by label.
+
+    Parameters
+    ----------
+    pixel : ndarray of int32, shape (n,)
+        Flat indices, rising; none lies on the image's border.
+    label : ndarray of int32, shape (n,)
+    width : int
+        Of the image.
+    """
+    new_run = (np.diff(pixel, prepend=-2) != 1) | (np.diff(label, prepend=0) != 0)
+    start = np.flatnonzero(new_run)
+    first, last, n = pixel[start], pixel[np.append(start[1:], len(pixel)) - 1], len(start)
+    low = np.searchsorted(last, first + (width - 1))
+    count = np.maximum(np.searchsorted(first, last + (width + 1), side="right") - low, 0)
+    upper = np.repeat(np.arange(n), count)
+    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
+    same = label[start[upper]] == label[start[lower]]
+    graph = coo_array((np.ones(np.count_nonzero(same), np.int8), (upper[same], lower[same])), shape=(n, n))
+    run = np.cumsum(new_run) - 1
+    return np.asarray(connected_components(graph, directed=False)[1][run], np.int32)
 
 
 def _centres(seeds: Seeds, detail: Detail, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
         row=np.bincount(pixels.spot, pixels.height * pixels.row, n) / weight,
         col=np.bincount(pixels.spot, pixels.height * pixels.col, n) / weight,
         n_px=n_px,
-        hole_share=np.maximum(1 - n_px / filled_px, 0.0),
+        hole_share=1 - n_px / filled_px,
         area_mm2=area,
         length_mm=length,
         width_mm=width,
@@ -85,7 +85,10 @@ def _ellipse(pixels: Foreground, n_px: Floats, spacing: Floats) -> tuple[Floats,
 
 
 def _calipers(border: Border, spacing: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return largest and smallest caliper in mm and the convex hull's area in mm2, from the support function."""
+    """Return largest and smallest caliper in mm, half a pixel at least, and the convex hull's area in mm2.
+
+    All follow from the support function.
+    """
     row, col = border.points()
     y, x = row * spacing[0], col * spacing[1]
     starts = border.starts
@@ -97,4 +100,9 @@ def _calipers(border: Border, spacing: Floats) -> tuple[Floats, Floats, Floats]:
         support[k + N_DIRECTIONS] = -np.minimum.reduceat(along, starts)
     caliper = support[:N_DIRECTIONS] + support[N_DIRECTIONS:]
     side = (np.roll(support, 1, axis=0) + np.roll(support, -1, axis=0) - 2 * support * np.cos(delta)) / np.sin(delta)
-    return caliper.max(axis=0), caliper.min(axis=0), 0.5 * np.sum(support * side, axis=0)
+    least = 0.5 * spacing.min()
+    return (
+        np.maximum(caliper.max(axis=0), least),
+        np.maximum(caliper.min(axis=0), least),
+        0.5 * np.sum(support * side, axis=0),
+    )
