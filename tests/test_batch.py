@@ -449,16 +449,16 @@ def test_a_given_spacing_redoes_those_that_need_it(inputs: Path, tmp_path: Path)
     without_spacing(inputs / "2.dcm")
     assert run(inputs, tmp_path / "out").totals.failed == 2
     here = Here()
-    assert run(inputs, tmp_path / "out", here, spacing_mm=0.25, spacings={"2.dcm": 0.24}).totals.failed == 0
+    assert run(inputs, tmp_path / "out", here, spacing_mm=0.3, spacings={"2.dcm": 0.32}).totals.failed == 0
     assert here.detected == ["1.dcm", "2.dcm"]
     images = table(tmp_path / "out/images.csv")
-    assert [row["spacing_mm"] for row in images] == ["0.25", "0.24", images[2]["spacing_mm"]]
+    assert [row["spacing_mm"] for row in images] == ["0.3", "0.32", images[2]["spacing_mm"]]
     assert [row["spacing_source"] == "given" for row in images] == [True, True, False]
     here = Here()
-    run(inputs, tmp_path / "out", here, spacing_mm=0.24)
+    run(inputs, tmp_path / "out", here, spacing_mm=0.32)
     assert here.detected == ["1.dcm"]
     here = Here()
-    run(inputs, tmp_path / "out", here, spacing_mm=0.24, force_spacing=True)
+    run(inputs, tmp_path / "out", here, spacing_mm=0.32, force_spacing=True)
     assert "3.dcm" in here.detected
     assert table(tmp_path / "out/images.csv")[2]["spacing_source"] == "given"
 

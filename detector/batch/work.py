@@ -307,7 +307,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def _without_path(error: Exception, task: Task) -> str:
     """Return the message without the file's name, which is a cell of its own, and safe to print."""
-    return printable(str(error).removeprefix(f"{task.path}: "))
+    return printable(str(error).removeprefix(f"{task.path}: ").removeprefix(f"{task.shown}: "))
 
 
 def _where(error: Exception) -> str:
