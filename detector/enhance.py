@@ -86,10 +86,11 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
         noise = cells.noise(cells.mean_size(response, step_px), window_px)
         bands.append(Band(scale_mm, len(levels) - 1, response, noise))
+    fine = cells.mean(np.abs(_fine_detail(image, pixel_mm, cells.group(1))), 1)
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),
-        noise=cells.noise(cells.mean_size(*_fine_detail(image, pixel_mm)), settings.noise_window_mm / pixel_mm),
+        noise=cells.noise(fine, settings.noise_window_mm / pixel_mm),
         grey=cells.grey,
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
         cell_px=cells.step_px,
@@ -98,27 +99,34 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     )
 
 
-def _fine_detail(image: FloatImage, pixel_mm: float) -> tuple[FloatImage, int]:
-    """Return every other pixel less the mean of four others `DETAIL_MM` away, as large as the noise alone would be.
+def _fine_detail(image: FloatImage, pixel_mm: float, group: int) -> FloatImage:
+    """Return pixels less the mean of four others `DETAIL_MM` away, as large as the noise alone would be.
 
-    Also returned is the step of the samples.
+    Of each `group` rows only the middle ones are read.
     """
     away = max(1, round(DETAIL_MM / pixel_mm))
     rows, cols = image.shape
     padded = np.asarray(cv2.copyMakeBorder(image, away, away, away, away, cv2.BORDER_REFLECT_101), np.float32)
-    up, down = padded[:rows:2, away : away + cols : 2], padded[2 * away : 2 * away + rows : 2, away : away + cols : 2]
-    left, right = (
-        padded[away : away + rows : 2, :cols:2],
-        padded[away : away + rows : 2, 2 * away : 2 * away + cols : 2],
+    near, here, far = (slice(start, None) for start in (0, away, 2 * away))
+    up, down, left, right = (
+        _middle_rows(padded[row, col][:rows, :cols], group)
+        for row, col in ((near, here), (far, here), (here, near), (here, far))
     )
     detail = up + down
     detail += left
     detail += right
     detail *= np.float32(-0.25)
-    detail += image[::2, ::2]
+    detail += _middle_rows(image, group)
     # the variances of one pixel and of a mean of four add up
     detail *= np.float32(1 / math.sqrt(1.25))
-    return detail, 2
+    return np.asarray(detail, np.float32)
+
+
+def _middle_rows(image: FloatImage, group: int) -> FloatImage:
+    """Return the middle two of each `group` rows: samples enough, next to each other in memory, and kept by flips."""
+    rows, cols = image.shape
+    whole = image.reshape(rows // group, group, cols)
+    return whole[:, group // 2 - 1 : group // 2 + 1] if group >= 4 else whole
 
 
 def _scales(settings: EnhanceSettings, pixel_mm: float) -> list[float]:
@@ -193,17 +201,20 @@ class _Cells:
         inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
         return np.asarray(inside.reshape(self.size[0], CELL_STEPS, self.size[1], CELL_STEPS).all((1, 3)), np.bool_)
 
+    def group(self, step_px: int) -> int:
+        """Return how many rows of a level are read together: those of a cell, at most 8."""
+        return max(1, min(self.step_px // step_px, 8))
+
     def mean_size(self, values: FloatImage, step_px: int) -> FloatImage:
-        """Return the mean absolute value over each cell, from every other sample where there are many."""
-        while 4 * step_px <= self.step_px:
-            values, step_px = values[::2, ::2], 2 * step_px
-        return self.mean(np.abs(values), step_px)
+        """Return the mean absolute value over each cell, from a part of the rows where there are many."""
+        return self.mean(np.abs(_middle_rows(values, self.group(step_px))), step_px)
 
     def mean(self, values: FloatImage, step_px: int) -> FloatImage:
         """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""
         rows, cols = self.size
         interpolation = cv2.INTER_AREA if step_px <= self.step_px else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(values, (cols, rows), interpolation=interpolation), np.float32)
+        picture = values.reshape(-1, values.shape[-1])
+        return np.asarray(cv2.resize(picture, (cols, rows), interpolation=interpolation), np.float32)
 
     def noise(self, deviation: FloatImage, window_px: float) -> FloatImage:
         """Return the standard deviation, from the mean absolute one, as a function of grey times a factor of place.
