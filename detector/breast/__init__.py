@@ -59,7 +59,7 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     zones = mask * np.uint8(Zone.BREAST)
     zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
     zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
-    low, high = np.percentile(grey[::2, ::2][mask[::2, ::2]], [1, 99])
+    low, high = np.percentile(grey[mask], [1, 99])
     edge = edge_cells(grey, mask, usable, JUMP_SHARE * float(high - low), settings.edge_mm / cell_mm)
     zones[mask & edge] |= np.uint8(Zone.EDGE)
     return BreastRegion(
