@@ -257,6 +257,58 @@ def phantom(
         raise DetectorError(f"{_printable(out)} cannot be written: {error.strerror}; choose another --out") from error
 
 
+@app.command(epilog="Example: detector evaluate mini-mias all-mias/ --out evaluation")
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="inbreast, cbis-ddsm, mini-mias, vindr-mammo, cmmd, kios, or marks (your own table).",
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the set, or your table of marks.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the report.", show_default=False)],
+    findings: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Score these tables instead: a folder or CSV file.", show_default=False),
+    ] = None,
+    zones: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Zones to ignore and reference masks, as marks.", show_default=False),
+    ] = None,
+    spacing_mm: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Pixel spacing of images that state none.", show_default="the set's"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, show_default="the CPUs available")] = None,
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Pass over listed images not there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Say how well calcifications are found on a data set whose truth is known: DIR/report.html and tables.
+
+    The images are analysed into DIR/run, which resumes; or the findings of any program are scored, if they have the
+    columns of spots.csv or clusters.csv. Pictures of the set stay in DIR.
+
+    Exit status: as of `detector run`.
+    """
+    from detector.evaluate.report import write_report
+    from detector.evaluate.results import evaluate_study
+    from detector.evaluate.study import plan_run, read_images, study_of_findings, study_of_run
+
+    images, status = read_images(dataset, path, zones, skip_missing=skip_missing), 0
+    if findings is None:
+        with _logging(None):
+            status = _run(plan_run(dataset, images, out / "run", workers or _cpus(), _spacing(spacing_mm)), quiet)
+        if status not in (0, 1):
+            raise typer.Exit(status)
+        study = study_of_run(dataset, images, out / "run")
+    else:
+        study = study_of_findings(dataset, images, findings, _spacing(spacing_mm))
+    page = write_report(study, evaluate_study(study), out, " ".join(["detector", *map(_printable, sys.argv[1:])]))
+    typer.echo(_printable(page))
+    raise typer.Exit(status)
+
+
 # --------------------------------------------------------------------------------------------------------------
 # options
 
