@@ -114,6 +114,8 @@ def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], width: int) -> ND
     width : int
         Of the image.
     """
+    if not len(pixel):
+        return label
     new_run = (np.diff(pixel, prepend=-2) != 1) | (np.diff(label, prepend=0) != 0)
     start = np.flatnonzero(new_run)
     first, last, n = pixel[start], pixel[np.append(start[1:], len(pixel)) - 1], len(start)
