@@ -32,7 +32,8 @@ h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.6em }
 table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .2em .7em; border-bottom: 1px solid #ddd }
 th { text-align: left } td.number { text-align: right; font-variant-numeric: tabular-nums }
 figure { display: inline-block; margin: .3em; width: 260px; vertical-align: top; font-size: .8em }
-figure img { display: block; width: 260px; height: 260px } p.note { color: #555 }
+figure img { display: block; width: 260px; height: 260px } figure.curve, figure.curve img { width: 34em; height: auto }
+p.note { color: #555 }
 """
 _NOTICE = (
     "These figures hold for these images, by these rules, and are no promise for any other population. "
@@ -68,7 +69,7 @@ def write_report(study: Study, results: Results, out: Path, command: str = "") -
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_tables(study, results, out)
-        parts = [_head(study, command), *_curves(results, out), _tables(results), *_worst(study, results, out)]
+        parts = [_head(study, command), *_curves(results, out), *_worst(study, results, out), _tables(results)]
         page = out / PAGE
         with whole_file(page) as file:
             file.write(_page(f"Evaluation: {DATASETS[study.name].title}", parts).encode())
@@ -118,14 +119,14 @@ def _head(study: Study, command: str) -> str:
         "women": len({t.patient_id for t in truths}),
         "single calcifications marked": sum(len(t.spots) for t in truths),
         "groups marked": sum(len(t.marks) for t in truths),
-        "images of which only a label is known": sum(not t.located for t in truths),
-        "images with zones that count neither way": sum(bool(t.ignored) for t in truths),
+        "of the images with a label only": sum(not t.located for t in truths),
+        "of the images with zones that count neither way": sum(bool(t.ignored) for t in truths),
     }
     known = DATASETS[study.name]
     lines = [f"Method: {study.method}.", f"Marked is: {known.truth}. Positive is: {known.positive}."]
     lines.append("; ".join(f"{n} {what}" for what, n in counts.items() if n) + ".")
     if study.n_failed:
-        lines.append(f"{study.n_failed} images could not be analysed; they count as images in which nothing was found.")
+        lines.append(f"Not analysed, and counted as if nothing was found in them: {study.n_failed} images.")
     if command:
         lines.append(f"Made by: {command}")
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
@@ -149,7 +150,8 @@ def _per(score: Score) -> Per:
 def _curve_part(title: str, scores: Mapping[str, Score], per: Per, path: Path) -> str:
     curves: Mapping[str, Curve] = {name: score.curve() for name, score in scores.items()}
     draw_curves(path, curves, per)
-    return f"<h2>{title}</h2>{_picture(path.read_bytes(), title + ': sensitivity over false positives')}"
+    picture = _picture(path.read_bytes(), f"{title}: sensitivity over false positives")
+    return f'<figure class="curve"><figcaption><b>{title}</b></figcaption>{picture}</figure>'
 
 
 def _picture(png: bytes, words: str) -> str:
@@ -201,7 +203,7 @@ def _worst(study: Study, results: Results, out: Path) -> list[str]:
         todo.append(("clusters", results.clusters[PER_VIEW], results.cluster_threshold, worst_clusters, FIELD_MM[1]))
     for what, score, threshold, find, field_mm in todo:
         for name, cases in zip(("misses", "false positives"), find(score, study.located, threshold), strict=True):
-            rows += [{"of": what, "case": name} | vars(case) for case in cases]
+            rows += [{"objects": what, "case": name} | vars(case) for case in cases]
             crops = _crops(study, cases, field_mm, threshold)
             title = f"Worst {name} among {what}, {field_mm:g} mm across; green is marked, orange found"
             parts.append(f"<h2>{title}</h2>{crops or '<p>None.</p>'}")

@@ -150,7 +150,7 @@ def _rows_by(score: Score, threshold: float, of: str, labels: Mapping[str, Label
     rows: list[Row] = []
     for by, label in (_image_labels() | dict(labels)).items():
         part = groups.breakdown(score, groups.labels_of(score, label), threshold)
-        rows += [{"of": of, "by": by} | row for row in part] if len(part) > 1 else []
+        rows += [{"objects": of, "by": by} | row for row in part] if len(part) > 1 else []
     return rows
 
 
