@@ -37,7 +37,7 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     _image_column("sha256", "U", "", "SHA-256 of the file"),
     _image_column("study_uid", "U", "", "Study Instance UID"),
     _image_column("case_id", "U", "", "from --cases, else the Study Instance UID"),
-    _image_column("study_date", "U", "", "as in the header, YYYYMMDD"),
+    _image_column("study_date", "U", "", "of the study, else of the image, YYYY-MM-DD"),
     _image_column("frame", "i8", "", "number of the frame, from 1; 0 if the file holds one image"),
     _image_column("side", "U", "", "L, R, B (both) or empty"),
     _image_column("view", "U", "", "CC, MLO, ML, LM, LMO, XCCL, ..."),
