@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from detector.breast import find_breast
 from detector.evaluate import particles as solids
 from detector.evaluate.phantoms import Truth
-from detector.records import BoolImage, BreastRegion, Clusters, Distribution, FloatImage, Mammogram, Morphology, Spots
+from detector.records import BoolImage, BreastRegion, FloatImage, Mammogram, Morphology
 from detector.settings import BreastSettings
 
 Floats = NDArray[np.float64]
@@ -67,7 +68,7 @@ class Insertion:
 
 
 @dataclass(frozen=True)
-class _Planned:
+class Planned:
     """One particle and where it goes, with its peak in noise units and its cluster (0: none)."""
 
     particle: solids.Particle
@@ -98,13 +99,13 @@ def insert_calcifications(
     insertion = insertion or Insertion()
     rng = np.random.default_rng([seed, 0x5EED])
     breast = find_breast(mammogram, BreastSettings())
-    planned = _plan(rng, insertion, mammogram, breast)
+    planned = plan_particles(rng, insertion, mammogram, breast)
     noise = local_noise(mammogram, breast)
     pixels = mammogram.pixels.copy()
     for item in planned:
         _add(pixels, item, noise, mammogram.pixel_mm, max(insertion.blur_mm, 0.5 * mammogram.pixel_mm))
     inserted = dataclasses.replace(mammogram, pixels=pixels)
-    return inserted, _truth(planned, mammogram, breast)
+    return inserted, truth_of(planned, mammogram, breast)
 
 
 def local_noise(mammogram: Mammogram, breast: BreastRegion) -> FloatImage:
@@ -131,10 +132,20 @@ def _full_mask(breast: BreastRegion, shape: tuple[int, ...]) -> BoolImage:
     return whole[: shape[0], : shape[1]]
 
 
-def _plan(rng: np.random.Generator, insertion: Insertion, mammogram: Mammogram, breast: BreastRegion) -> list[_Planned]:
+Maker = Callable[[np.random.Generator, Morphology, tuple[float, float] | None], solids.Particle]
+"""Makes a particle of a form and, unless that is None, of a size between two; `particles.make_particle` is one."""
+
+
+def plan_particles(
+    rng: np.random.Generator,
+    insertion: Insertion,
+    mammogram: Mammogram,
+    breast: BreastRegion,
+    make: Maker = solids.make_particle,
+) -> list[Planned]:
     """Draw all particles and their places; none touches another."""
     allowed = _allowed(breast, mammogram.pixel_mm, insertion.margin_mm)
-    planned: list[_Planned] = []
+    planned: list[Planned] = []
     if not len(allowed):
         return planned
     cell_mm = breast.step_px * mammogram.pixel_mm
@@ -146,22 +157,22 @@ def _plan(rng: np.random.Generator, insertion: Insertion, mammogram: Mammogram, 
         for _ in range(rng.integers(insertion.n_particles[0], insertion.n_particles[1] + 1)):
             size = _diameter(rng, insertion)
             # linear forms keep their own lengths, which the diameters of grains say nothing of
-            particle = solids.make_particle(rng, form, None if form in LINEAR else (size, size))
+            particle = make(rng, form, None if form in LINEAR else (size, size))
             for _try in range(30):
                 turn, away = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform())
                 placed = particle.moved(middle[0] + away * np.sin(turn), middle[1] + away * np.cos(turn))
                 if _is_clear(placed, planned):
                     factor = rng.uniform(*insertion.contrast_spread)
-                    planned.append(_Planned(placed, contrast * factor, cluster))
+                    planned.append(Planned(placed, contrast * factor, cluster))
                     break
     for _ in range(insertion.n_macros):
         form = insertion.macro_forms[rng.integers(len(insertion.macro_forms))]
         size = rng.uniform(*insertion.macro_mm)
-        particle = solids.make_particle(rng, form, (size, size))
+        particle = make(rng, form, (size, size))
         for _try in range(30):
             row, col = (allowed[rng.integers(len(allowed))] + 0.5) * cell_mm
             if _is_clear(placed := particle.moved(row, col), planned):
-                planned.append(_Planned(placed, _log_uniform(rng, insertion.macro_contrast), 0))
+                planned.append(Planned(placed, _log_uniform(rng, insertion.macro_contrast), 0))
                 break
     return planned
 
@@ -185,7 +196,7 @@ def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float
     return float(np.exp(rng.uniform(*np.log(np.maximum(limits, 1e-12))))) if limits[1] > 0 else 0.0
 
 
-def _is_clear(particle: solids.Particle, planned: list[_Planned]) -> bool:
+def _is_clear(particle: solids.Particle, planned: list[Planned]) -> bool:
     """Return whether the particle keeps 0.15 mm away from all others, taken as discs."""
     radius = _radius(particle)
     return all(
@@ -199,7 +210,7 @@ def _radius(particle: solids.Particle) -> float:
     return float(0.4 * max(particle.thickness_mm.shape) * particle.step_mm)
 
 
-def _add(pixels: FloatImage, item: _Planned, noise: FloatImage, pixel_mm: float, blur_mm: float) -> None:
+def _add(pixels: FloatImage, item: Planned, noise: FloatImage, pixel_mm: float, blur_mm: float) -> None:
     """Add one particle to the pixels, blurred, its peak at its contrast times the noise of its place."""
     particle = item.particle
     reach = int(np.ceil((0.5 * max(particle.thickness_mm.shape) * particle.step_mm + 4 * blur_mm) / pixel_mm)) + 1
@@ -215,46 +226,11 @@ def _add(pixels: FloatImage, item: _Planned, noise: FloatImage, pixel_mm: float,
         part += np.float32(item.contrast * sigma / max(float(calcium.max()), 1e-12)) * np.asarray(calcium)
 
 
-def _truth(planned: list[_Planned], mammogram: Mammogram, breast: BreastRegion) -> Truth:
-    sizes = np.array([solids.size_of(solids.outline_of(p.particle), p.particle.step_mm) for p in planned])
-    area, length, width, direction = sizes.reshape(-1, 4).T
-    spacing = np.array(mammogram.spacing_mm)
-    at = np.array([solids.centroid_of(p.particle) for p in planned]).reshape(-1, 2) / spacing - 0.5
+def truth_of(planned: Sequence[Planned], mammogram: Mammogram, breast: BreastRegion) -> Truth:
+    """Return planned particles as a perfect detector would table them, with the anatomy."""
     particles = [p.particle for p in planned]
-    kinds = [solids.kind_of(s[1], s[2], p.morphology) for s, p in zip(sizes.reshape(-1, 4), particles, strict=True)]
-    spots = Spots.blank(
-        len(planned),
-        spot_id=np.arange(1, len(planned) + 1),
-        row_px=at[:, 0],
-        col_px=at[:, 1],
-        row_mm=at[:, 0] * spacing[0],
-        col_mm=at[:, 1] * spacing[1],
-        diameter_mm=2.0 * np.sqrt(area / np.pi),
-        length_mm=length,
-        width_mm=width,
-        area_mm2=area,
-        snr=[p.contrast for p in planned],
-        orientation_deg=direction,
-        shape=[int(p.shape) for p in particles],
-        kind=[int(k) for k in kinds],
-        morphology=[int(p.morphology) for p in particles],
-        confidence=np.ones(len(planned)),
-        cluster_id=[p.cluster for p in planned],
-    )
+    contrasts, numbers = [p.contrast for p in planned], [p.cluster for p in planned]
+    spots = solids.spots_of(particles, mammogram.spacing_mm, contrasts, numbers)
     nipple = breast.nipple[:2] if breast.nipple else (np.nan, np.nan)
-    return Truth(spots, _clusters(spots), breast.outline, breast.pectoral_outline, (float(nipple[0]), float(nipple[1])))
-
-
-def _clusters(spots: Spots) -> Clusters:
-    numbers = np.unique(spots.cluster_id[spots.cluster_id > 0])
-    members = [spots[spots.cluster_id == number] for number in numbers]
-    return Clusters.blank(
-        len(numbers),
-        cluster_id=numbers,
-        row_px=[m.row_px.mean() for m in members],
-        col_px=[m.col_px.mean() for m in members],
-        n_spots=[len(m) for m in members],
-        distribution=[int(Distribution.GROUPED) for _ in members],
-        morphology=[int(m.morphology[0]) for m in members],
-        confidence=np.ones(len(numbers)),
-    )
+    outlines = breast.outline, breast.pectoral_outline
+    return Truth(spots, solids.clusters_of(spots), *outlines, (float(nipple[0]), float(nipple[1])))
