@@ -161,7 +161,7 @@ def plan_particles(
             for _try in range(30):
                 turn, away = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform())
                 placed = particle.moved(middle[0] + away * np.sin(turn), middle[1] + away * np.cos(turn))
-                if _is_clear(placed, planned):
+                if _is_inside(placed, breast, cell_mm) and _is_clear(placed, planned):
                     factor = rng.uniform(*insertion.contrast_spread)
                     planned.append(Planned(placed, contrast * factor, cluster))
                     break
@@ -194,6 +194,13 @@ def _diameter(rng: np.random.Generator, insertion: Insertion) -> float:
 
 def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     return float(np.exp(rng.uniform(*np.log(np.maximum(limits, 1e-12))))) if limits[1] > 0 else 0.0
+
+
+def _is_inside(particle: solids.Particle, breast: BreastRegion, cell_mm: float) -> bool:
+    """Return whether the particle's middle lies in the breast."""
+    row, col = int(particle.row_mm // cell_mm), int(particle.col_mm // cell_mm)
+    rows, cols = breast.zones.shape
+    return 0 <= row < rows and 0 <= col < cols and breast.zones[row, col] > 0
 
 
 def _is_clear(particle: solids.Particle, planned: list[Planned]) -> bool:
