@@ -1,0 +1,299 @@
+"""Candidates and their pixels: against scipy and plain loops, and on discs, lumps and specks that are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from detector.breast import find_breast
+from detector.detect import _paint, _parts, detect_marks
+from detector.detect.borders import edge_steps
+from detector.detect.peaks import find_peaks
+from detector.detect.regions import _connected, _grown_by_one
+from detector.enhance import enhance_detail
+from detector.records import BoolImage, Detail, Mammogram, Marks, Seeds, Zone
+from detector.settings import DetectSettings, Settings
+from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small, through_rooms
+
+SETTINGS = Settings()
+Floats = NDArray[np.float64]
+
+
+def tissue(noise: float = 8.0, seed: int = 1, spacing_mm: float = 0.1) -> Floats:
+    """Return a flat breast of 64 x 48 mm with smooth texture and noise, in air."""
+    rows, cols = round(76.8 / spacing_mm), round(57.6 / spacing_mm)
+    rng = np.random.default_rng(seed)
+    inside = ndimage.gaussian_filter(rng.normal(0, 1, (rows // 8, cols // 8)), 3.0)
+    texture = cv2.resize(inside / inside.std(), (cols, rows), interpolation=cv2.INTER_CUBIC) * 40
+    pixels = 1500 + texture + noise * 0.1 / spacing_mm * rng.normal(0, 1, (rows, cols))
+    air = round(6.4 / spacing_mm)
+    pixels[:air] = pixels[-air:] = pixels[:, -air:] = 100
+    return np.asarray(pixels)
+
+
+def disc(shape: tuple[int, int], at_mm: tuple[float, float], diameter_mm: float, spacing_mm: float = 0.1) -> Floats:
+    """Return a disc of height 1, sampled finely, with a system's blur of 0.07 mm."""
+    fine = 4
+    row, col = ((np.arange(n * fine) + 0.5) / fine * spacing_mm for n in shape)
+    reach = 0.5 * diameter_mm + 1.0
+    out = np.zeros(shape)
+    r = np.flatnonzero(np.abs(row - at_mm[0]) < reach) // fine
+    c = np.flatnonzero(np.abs(col - at_mm[1]) < reach) // fine
+    part = (slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1))
+    y, x = row[r[0] * fine : (r[-1] + 1) * fine], col[c[0] * fine : (c[-1] + 1) * fine]
+    solid = np.hypot(y[:, None] - at_mm[0], x[None] - at_mm[1]) <= 0.5 * diameter_mm
+    out[part] = solid.reshape(len(y) // fine, fine, len(x) // fine, fine).mean((1, 3))
+    return np.asarray(ndimage.gaussian_filter(out, 0.07 / spacing_mm))
+
+
+def marks_of(pixels: Any, **changed: Any) -> tuple[Mammogram, Detail, Marks]:
+    mammogram = as_mammogram(pixels, view="CC")
+    settings = dataclasses.replace(SETTINGS.detect, **changed)
+    breast = find_breast(mammogram, SETTINGS.breast)
+    detail = enhance_detail(mammogram, breast, SETTINGS.enhance)
+    return mammogram, detail, detect_marks(detail, breast, settings)
+
+
+def label_at(marks: Marks, row_px: float, col_px: float) -> int:
+    return int(marks.labels[round(row_px) - marks.box.row_start, round(col_px) - marks.box.col_start])
+
+
+# --- fast paths and their slow equivalents
+
+
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 5), st.just(7), st.just(7))), st.integers(0, 48))
+def test_connected_parts_of_windows_are_those_of_scipy(windows: BoolImage, place: int) -> None:
+    row, col = divmod(place, 7)
+    n = len(windows)
+    found = _connected(windows, np.full(n, row), np.full(n, col))
+    for window, ours in zip(windows, found, strict=True):
+        labels, _ = ndimage.label(window, np.ones((3, 3)))
+        slow = (labels == labels[row, col]) & (labels[row, col] > 0)
+        assert np.array_equal(ours, slow)
+
+
+@given(hnp.arrays(np.int8, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 3)))
+def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
+    picture = np.pad(labels, 1).astype(np.int32)
+    pixel = np.flatnonzero(picture).astype(np.int32)
+    parts = _parts(pixel, picture.ravel()[pixel], picture.shape[1])
+    slow = np.zeros(picture.shape, int)
+    for label in range(1, 4):
+        own, _ = ndimage.label(picture == label, np.ones((3, 3)))
+        slow[own > 0] = own[own > 0] + slow.max()
+    pairs = set(zip(parts.tolist(), slow.ravel()[pixel].tolist(), strict=True))
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(1, 30)), max_size=60))
+def test_painting_is_the_maximum_at_each_pixel(strokes: list[tuple[int, int]]) -> None:
+    pixel = np.array([p for p, _ in strokes], np.int64)
+    rank = np.array([r for _, r in strokes], np.int32)
+    fast, slow = np.zeros(20, np.int32), np.zeros(20, np.int32)
+    _paint(fast, pixel, rank)
+    np.maximum.at(slow, pixel, rank)
+    assert np.array_equal(fast, slow)
+
+
+@given(hnp.arrays(np.bool_, (3, 6, 6)))
+def test_growing_by_one_is_a_dilation(windows: BoolImage) -> None:
+    for window, grown in zip(windows, _grown_by_one(windows), strict=True):
+        assert np.array_equal(grown, ndimage.binary_dilation(window, np.ones((3, 3))))
+
+
+def test_peaks_are_those_of_a_loop_over_pixels() -> None:
+    """Each candidate is a highest of nine over the threshold; of all such, only echoes of fine bands are missing."""
+    rooms = rooms_of(1, small(*GROUPS))
+    detail, breast = rooms.detail, rooms.breast
+    lone = dataclasses.replace(SETTINGS.detect, threshold_sigma=6.0, supported_sigma=6.0)
+    found = find_peaks(detail, breast, lone)
+    for number, band in enumerate(detail.bands):
+        level = detail.levels[band.level]
+        threshold = 6.0 if band.scale_mm < lone.large_scale_mm else lone.large_threshold_sigma
+        slow = set()
+        rows, cols = band.response.shape
+        for row, col in np.argwhere(band.response > threshold * band.noise.min()).tolist():
+            around = band.response[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
+            place = tuple(float(o + level.step_px * i) for o, i in zip(level.origin_px, (row, col), strict=True))
+            at = np.array([place[0]]), np.array([place[1]])
+            sigma = band.response[row, col] / band.noise[detail.cells(*at)][0]
+            inside = breast.zones[breast.cells(*at)][0] & Zone.BREAST
+            if band.response[row, col] == around.max() and sigma > threshold and inside:
+                slow.add(place)
+        ours = found[found.scale_mm == band.scale_mm]
+        places = set(zip(ours.row_px.tolist(), ours.col_px.tolist(), strict=True))
+        assert places <= slow
+        if band.scale_mm >= lone.coarse_scale_mm:
+            assert places == slow, number
+        assert rows * cols == band.response.size
+
+
+def test_the_strongest_candidates_are_kept_up_to_a_limit() -> None:
+    rooms = rooms_of(1, small(*GROUPS))
+    every = find_peaks(rooms.detail, rooms.breast, SETTINGS.detect)
+    few = dataclasses.replace(SETTINGS.detect, max_candidates_per_cm2=2.0)
+    kept = find_peaks(rooms.detail, rooms.breast, few)
+    assert len(kept) == int(2.0 * rooms.breast.area_cm2) < len(every)
+    assert kept.response_sigma.min() >= np.sort(every.response_sigma)[::-1][len(kept) - 1]
+
+
+# --- what is found
+
+
+@pytest.mark.parametrize("diameter_mm", [0.2, 0.3, 0.5, 0.8])
+def test_specks_are_found_at_their_places(diameter_mm: float) -> None:
+    pixels = tissue()
+    places = [(12.03 + 8.1 * i, 8.04 + 8.3 * j) for i in range(7) for j in range(4)]
+    pixels += 150 * sum(disc(pixels.shape, place, diameter_mm) for place in places)
+    _, _, marks = marks_of(pixels)
+    for place in places:
+        row, col = (mm / 0.1 - 0.5 for mm in place)
+        label = label_at(marks, row, col)
+        assert label > 0, place
+        seed = marks.seeds[label - 1]
+        assert np.hypot(seed.row_px[0] - row, seed.col_px[0] - col) < max(1.0, 2.5 * diameter_mm)
+
+
+@pytest.mark.parametrize("diameter_mm", [1.2, 2.0, 3.5, 5.0, 8.0])
+def test_macrocalcifications_are_one_mark_of_their_size(diameter_mm: float) -> None:
+    pixels = tissue()
+    place = (38.4, 24.0)
+    pixels += 150 * disc(pixels.shape, place, diameter_mm)
+    _, _, marks = marks_of(pixels)
+    label = label_at(marks, 383.5, 239.5)
+    assert label > 0
+    area_mm2 = (marks.labels == label).sum() * 0.01
+    assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(diameter_mm, rel=0.05, abs=0.1)
+
+
+def test_a_bright_grain_on_a_macrocalcification_splits_it_not() -> None:
+    pixels = tissue()
+    pixels += 150 * disc(pixels.shape, (38.4, 24.0), 3.0) + 60 * disc(pixels.shape, (38.9, 24.3), 0.25)
+    _, _, marks = marks_of(pixels)
+    label = label_at(marks, 383.5, 239.5)
+    assert 2 * np.sqrt((marks.labels == label).sum() * 0.01 / np.pi) == pytest.approx(3.0, rel=0.05)
+    assert label_at(marks, 388.5, 242.5) == label
+
+
+def test_a_tight_cluster_is_many_marks() -> None:
+    pixels = tissue()
+    places = [(36.0 + 0.9 * i, 22.0 + 0.9 * j) for i in range(4) for j in range(4)]
+    pixels += 150 * sum(disc(pixels.shape, place, 0.35) for place in places)
+    _, _, marks = marks_of(pixels)
+    labels = {label_at(marks, r / 0.1 - 0.5, c / 0.1 - 0.5) for r, c in places} - {0}
+    assert len(labels) >= 15
+
+
+def test_soft_lumps_of_tissue_are_no_coarse_marks() -> None:
+    """They are as bright as discs of that size, but fade."""
+    pixels = tissue()
+    rows, cols = np.indices(pixels.shape) * 0.1
+    soft = 150 * np.exp(-((rows - 38.4) ** 2 + (cols - 24.0) ** 2) / (2 * 2.0**2))
+    _, _, marks = marks_of(pixels + soft)
+    near = np.hypot(marks.seeds.row_px * 0.1 - 38.4, marks.seeds.col_px * 0.1 - 24.0) < 2.0
+    assert not (near & (marks.seeds.scale_mm > 0.4)).any()
+
+
+def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
+    pixels = tissue(noise=1.0)
+    rows, cols = np.indices(pixels.shape) * 0.1
+    soft = 150 * np.exp(-((rows - 20.0) ** 2 + (cols - 24.0) ** 2) / (2 * 0.6**2))
+    _, detail, marks = marks_of(
+        pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.0, edge_sigma=0.0
+    )
+    seeds = marks.seeds
+    share = seeds.edge / seeds.height
+    sharp = np.flatnonzero(np.hypot(seeds.row_px * 0.1 - 50.0, seeds.col_px * 0.1 - 24.0) < 0.5)
+    lump = np.flatnonzero(
+        (np.hypot(seeds.row_px * 0.1 - 20.0, seeds.col_px * 0.1 - 24.0) < 0.5) & (seeds.scale_mm > 0.4)
+    )
+    assert share[sharp].max() > 0.75
+    assert len(lump) and share[lump].max() < 0.35
+    np.testing.assert_allclose(edge_steps(detail, seeds), seeds.edge)
+
+
+def test_height_of_a_disc_is_its_contrast_on_a_slope_too() -> None:
+    rows, cols = np.indices((768, 576))
+    for slope in (0.0, 1.0):
+        pixels = tissue(noise=1.0) + 150 * disc((768, 576), (38.4, 24.0), 1.5)
+        pixels[64:-64, :-64] += (slope * (rows - 384) + slope * (cols - 240))[64:-64, :-64]
+        _, _, marks = marks_of(pixels)
+        label = label_at(marks, 383.5, 239.5)
+        assert marks.seeds.height[label - 1] == pytest.approx(150, rel=0.1)
+        assert 2 * np.sqrt((marks.labels == label).sum() * 0.01 / np.pi) == pytest.approx(1.5, rel=0.07)
+
+
+# --- the record
+
+
+def check(marks: Marks) -> None:
+    """Check what the next room relies on."""
+    seeds, labels = marks.seeds, marks.labels
+    n = len(seeds)
+    assert labels.shape == (0, 0) or not (labels[[0, -1]].any() or labels[:, [0, -1]].any())
+    assert np.array_equal(np.flatnonzero(labels), marks.pixels)
+    assert np.array_equal(np.unique(labels[labels > 0]), np.arange(1, n + 1))
+    order = np.lexsort((seeds.col_px, seeds.row_px))
+    assert np.array_equal(order, np.arange(n))
+    assert (seeds.height > 0).all()
+    for column in Seeds.columns():
+        assert np.isfinite(getattr(seeds, column.name)).all(), column.name
+    for label, where in enumerate(ndimage.find_objects(labels), start=1):
+        assert ndimage.label(labels[where] == label, np.ones((3, 3)))[1] == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_labels_are_rows_and_whole(seed: int) -> None:
+    marks = rooms_of(seed, small(*GROUPS)).marks
+    assert len(marks.seeds) > 50
+    check(marks)
+
+
+@pytest.mark.parametrize("name", ["checks", "quantised", "saturated", "small", "salt"])
+def test_labels_are_rows_on_odd_pictures_too(name: str) -> None:
+    mammogram, _ = phantom(1, small(*GROUPS))
+    pixels = mammogram.pixels
+    picture: Any = {
+        "checks": pixels + 50 * (np.indices(pixels.shape).sum(axis=0) % 2),
+        "quantised": np.round(pixels / 100) * 100,
+        "saturated": np.minimum(pixels, np.percentile(pixels, 80)),
+        "small": pixels[300:470, :190],
+        "salt": pixels + 300 * (np.random.default_rng(1).random(pixels.shape) < 0.01),
+    }[name]
+    check(through_rooms(like(mammogram, picture)).marks)
+
+
+def test_seeds_lie_on_their_own_pixels() -> None:
+    marks = rooms_of(1, small(*GROUPS)).marks
+    labels = [label_at(marks, r, c) for r, c in zip(marks.seeds.row_px, marks.seeds.col_px, strict=True)]
+    assert labels == list(range(1, len(marks.seeds) + 1))
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    _, _, marks = marks_of(np.zeros((400, 400)))
+    assert len(marks.seeds) == marks.labels.size == 0
+    _, _, quiet = marks_of(tissue(), threshold_sigma=50.0, supported_sigma=50.0, large_threshold_sigma=100.0)
+    assert len(quiet.seeds) == 0 and not quiet.labels.any()
+
+
+def test_thresholds_are_in_noise_units() -> None:
+    pixels = tissue()
+    few, many = (len(marks_of(pixels, threshold_sigma=t)[2].seeds) for t in (5.0, 3.5))
+    assert few < many
+    assert len(marks_of(pixels * 7.0, threshold_sigma=3.5)[2].seeds) == many
+
+
+def test_defaults_propose_few_candidates_on_plain_noise() -> None:
+    mammogram, _, marks = marks_of(tissue())
+    area_cm2 = find_breast(mammogram, SETTINGS.breast).area_cm2
+    assert len(marks.seeds) / area_cm2 < 40
+    assert isinstance(SETTINGS.detect, DetectSettings)
