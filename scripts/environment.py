@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-TOOLS = {"dsrdump": "dcmtk", "dcmpschk": "dcmtk"}
-"""Commands that tests need, and the Debian package of each; tests/conftest.py reads this list as well."""
+TOOLS = {"dsrdump": "dcmtk", "dcmpschk": "dcmtk", "dcmp2pgm": "dcmtk", "Orthanc": "orthanc orthanc-dicomweb"}
+"""Commands that tests need, and the Debian packages of each; tests/conftest.py reads this list as well."""
 
 OPENCV_LIBRARIES = ("libgl1", "libglib2.0-0")
 """Debian packages that opencv-python loads from the system."""
@@ -65,7 +65,7 @@ def make(folder: Path, lock: Path, stamp: str) -> None:
 
 def install_tools() -> None:
     """Install the tools of `TOOLS` that are missing, where that may be; the tests say what is still missing."""
-    missing = {package for command, package in TOOLS.items() if not shutil.which(command)}
+    missing = {package for command in TOOLS if not shutil.which(command) for package in TOOLS[command].split()}
     if missing:
         _apt_install(sorted(missing), None)
 
