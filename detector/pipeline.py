@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from detector.assess import assess_clusters
 from detector.breast import find_breast
-from detector.classify import MODEL, classify_spots
+from detector.classify import classify_spots
+from detector.classify.judge import Judge
 from detector.cluster import cluster_spots
 from detector.detect import detect_marks
 from detector.enhance import enhance_detail
@@ -110,7 +111,7 @@ def library_versions() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, or the headless OpenCV
             continue
-    return versions | {"model": MODEL}
+    return versions | {"model": Judge.load().digest[:12]}
 
 
 def _check_given_spacing(mammogram: Mammogram, breast: BreastRegion) -> None:

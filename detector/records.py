@@ -329,6 +329,9 @@ class Spots(Table):
         "f8", "", "measure", "of the ellipse of equal second moments; 0 is a circle"
     )
     solidity: NDArray[np.float64] = _column("f8", "", "measure", "area as a share of the convex hull's area")
+    circularity: NDArray[np.float64] = _column(
+        "f8", "", "measure", "4 pi area by the outline's length squared; 1 is a disc"
+    )
     hole_share: NDArray[np.float64] = _column("f8", "", "measure", "share of the outlined area that is a lucent centre")
     orientation_deg: NDArray[np.float64] = _column(
         "f8", "deg", "measure", "direction of the long axis, from the column axis towards larger rows, 0 to 180"

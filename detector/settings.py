@@ -91,10 +91,10 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        3.2, "sigma", (1, 50), "lowest blob response of a candidate", "some 20 candidates a cm2 on real images"
+        3.6, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 300 is calcium"
     )
     supported_sigma: float = _knob(
-        2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "alone, 1 in 900 of these is calcium"
+        2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "reaches nine in ten inserted specks"
     )
     support_sigma: float = _knob(4.5, "sigma", (1, 50), "blob response that supports weak ones", "1.5 a cm2 by chance")
     support_count: int = _knob(2, "", (1, 20), "strong ones that a weak one needs around", "a group has three")
@@ -102,11 +102,14 @@ class DetectSettings:
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"
     )
-    coarse_threshold_sigma: float = _knob(
+    large_scale_mm: float = _knob(
+        0.45, "mm", (0.1, 10), "scale from which the threshold is that of large blobs", "discs of 1.3 mm and more"
+    )
+    large_threshold_sigma: float = _knob(
         2.0,
         "sigma",
         (1, 100),
-        "lowest blob response of a coarse candidate",
+        "lowest blob response of a large candidate",
         "lumps of tissue are as bright: the border decides",
     )
     edge_share: float = _knob(
@@ -146,7 +149,9 @@ class ClassifySettings:
     unresolved_px: float = _knob(
         4.0, "px", (1, 20), "width under which a spot has no shape", "four samples across a shape"
     )
-    floor: float = _knob(0.02, "", (0, 1), "lowest confidence that a Reading keeps", "INTERFACE")
+    floor: float = _knob(
+        0.005, "", (0, 1), "lowest confidence that a Reading keeps", "a third of what the most sensitive point counts"
+    )
 
 
 @dataclass(frozen=True)
@@ -157,13 +162,13 @@ class ClusterSettings:
         "balanced", "", ("sensitive", "balanced", "specific"), "which spots count", "set on training images"
     )
     sensitive_confidence: float = _knob(
-        0.3, "", (0, 1), "lowest confidence that counts at `sensitive`", "about 1.0 false spots a cm2"
+        0.016, "", (0, 1), "lowest confidence that counts at `sensitive`", "1.0 false spots a cm2 on held-out films"
     )
     balanced_confidence: float = _knob(
-        0.5, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2"
+        0.05, "", (0, 1), "lowest confidence that counts at `balanced`", "0.4 false spots a cm2 on held-out films"
     )
     specific_confidence: float = _knob(
-        0.7, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2"
+        0.28, "", (0, 1), "lowest confidence that counts at `specific`", "0.1 false spots a cm2 on held-out films"
     )
     rule: str = _knob(
         "density", "", ("density", "grouped"), "how a cluster is defined", "DOMAIN: 3 in 1 cm2, or 5 within 10 mm"

@@ -42,7 +42,7 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
 def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
     """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise."""
     own = seeds.response_sigma >= settings.threshold_sigma
-    own |= seeds.scale_mm >= settings.coarse_scale_mm
+    own |= seeds.scale_mm >= settings.large_scale_mm
     weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
     if len(weak) and len(strong) >= settings.support_count:
         places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm
@@ -73,8 +73,8 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
 
 def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
     level, response = detail.levels[band.level], band.response
-    coarse = band.scale_mm >= settings.coarse_scale_mm
-    threshold = settings.coarse_threshold_sigma if coarse else settings.supported_sigma
+    large = band.scale_mm >= settings.large_scale_mm
+    threshold = settings.large_threshold_sigma if large else settings.supported_sigma
     quietest = threshold * float(band.noise.min())
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     is_peak = cv2.bitwise_and(cv2.compare(response, highest, cv2.CMP_GE), (response > quietest).view(np.uint8))

@@ -81,6 +81,9 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
         if far.any():
             chosen, inside = _grow(level, chosen[far], detail.pixel_mm, FAR_REACH_PX)
+            # on the finest level a long line is kept as far as it is seen; what is wide and endless is a strand
+            ends = np.flatnonzero(~chosen.cut | (level.step_px == 1))
+            chosen, inside = chosen[ends], inside[ends]
             parts.append(_on_pixels(detail, level, *_sharp(detail, chosen, inside, settings)))
     return Regions.concatenate(parts)
 

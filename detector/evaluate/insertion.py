@@ -200,7 +200,7 @@ def _is_inside(particle: solids.Particle, breast: BreastRegion, cell_mm: float) 
     """Return whether the particle's middle lies in the breast."""
     row, col = int(particle.row_mm // cell_mm), int(particle.col_mm // cell_mm)
     rows, cols = breast.zones.shape
-    return 0 <= row < rows and 0 <= col < cols and breast.zones[row, col] > 0
+    return 0 <= row < rows and 0 <= col < cols and bool(breast.zones[row, col])
 
 
 def _is_clear(particle: solids.Particle, planned: list[Planned]) -> bool:

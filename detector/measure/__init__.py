@@ -68,6 +68,7 @@ def _table(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Ma
         snr=marks.seeds.height / detail.noise[detail.cells(row_px, col_px)],
         eccentricity=form.eccentricity,
         solidity=form.solidity,
+        circularity=form.circularity,
         hole_share=form.hole_share,
         orientation_deg=form.orientation_deg,
         skin_distance_mm=breast.skin_distance_mm[breast.cells(row_px, col_px)] * known,

@@ -34,7 +34,6 @@ def _context(breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
         "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
         "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
-        "skin_distance_mm": np.minimum(breast.skin_distance_mm[breast.cells(spots.row_px, spots.col_px)], 30.0),
         "pixel_mm": np.full(len(seeds), detail.pixel_mm),
     }
 

@@ -26,6 +26,7 @@ class Form:
     eccentricity: Floats
     orientation_deg: Floats
     solidity: Floats
+    circularity: Floats
 
 
 def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, float]) -> Form:
@@ -65,7 +66,18 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
         eccentricity=eccentricity,
         orientation_deg=orientation,
         solidity=np.minimum(area / np.maximum(hull, 1e-12), 1.0),
+        circularity=np.minimum(4 * np.pi * area / np.maximum(_perimeter(border, spacing), 1e-6) ** 2, 1.0),
     )
+
+
+def _perimeter(border: Border, spacing: Floats) -> Floats:
+    """Return the length of each outline in mm."""
+    row, col = border.points()
+    following = np.arange(1, len(row) + 1)
+    starts = border.starts
+    following[np.append(starts[1:], len(row)) - 1] = starts
+    length = np.hypot((row - row[following]) * spacing[0], (col - col[following]) * spacing[1])
+    return np.asarray(np.add.reduceat(length, starts), np.float64)
 
 
 def _ellipse(pixels: Foreground, n_px: Floats, spacing: Floats) -> tuple[Floats, Floats]:

@@ -1,0 +1,74 @@
+"""What each spot is: macro or micro, its shape and form word, and how sure it is calcium: Spots -> Spots."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.classify.forms import find_kind, find_morphology, find_shape
+from detector.classify.judge import Judge
+from detector.records import BoolImage, Evidence, Flag, Outlines, Spots
+from detector.settings import ClassifySettings
+
+__all__ = ["classify_spots"]
+
+
+def classify_spots(
+    spots: Spots, evidence: Evidence, outlines: Outlines, settings: ClassifySettings
+) -> tuple[Spots, Outlines]:
+    """Judge each spot and keep those over the confidence floor.
+
+    Parameters
+    ----------
+    spots : Spots
+    evidence : Evidence
+        One row a spot.
+    outlines : Outlines
+        One a spot.
+    settings : ClassifySettings
+
+    Returns
+    -------
+    spots : Spots
+        With shape, kind, morphology, confidence and flags, numbered from 1.
+    outlines : Outlines
+        Those of the spots that are kept.
+    """
+    if not len(spots):
+        return spots, outlines
+    confidence = Judge.load().confidence(spots, evidence)
+    kept = np.flatnonzero(confidence >= settings.floor)
+    spots, outlines = spots[kept], outlines[kept]
+    evidence = Evidence(evidence.names, evidence.values[kept])
+
+    unresolved = spots.width_mm < settings.unresolved_px * evidence.column("pixel_mm")
+    shape = find_shape(spots, unresolved)
+    kind = find_kind(spots, shape, settings)
+    spots = spots.replace(
+        spot_id=np.arange(1, len(spots) + 1),
+        shape=shape,
+        kind=kind,
+        morphology=find_morphology(spots, shape, kind, settings),
+        confidence=confidence[kept],
+        flags=_flags(evidence, unresolved),
+    )
+    return spots, outlines
+
+
+def _flags(evidence: Evidence, unresolved: BoolImage) -> NDArray[np.int32]:
+    flags = np.zeros(len(unresolved), np.int32)
+    strand = (evidence.column("coherence") > 0.7) & (evidence.column("ring_0.6_evenness") < 0.3)
+    # sharper than any system's blur lets a thing inside the breast be: it drops to the surroundings within a pixel
+    dust = (evidence.column("drop_1px") > 0.8) & (evidence.column("pixel_mm") < 0.06)
+    for flag, true in (
+        (Flag.NEAR_SKIN, evidence.column("near_skin") > 0),
+        (Flag.IN_PECTORAL, evidence.column("in_pectoral") > 0),
+        (Flag.NEAR_EDGE, evidence.column("near_edge") > 0),
+        (Flag.SIZE_IS_UPPER_BOUND, unresolved),
+        (Flag.SATURATED, evidence.column("saturated") > 0),
+        (Flag.OUTLINE_CUT, evidence.column("cut") > 0),
+        (Flag.POSSIBLE_STRAND, strand),
+        (Flag.POSSIBLE_DUST, dust),
+    ):
+        flags[true] |= flag
+    return flags

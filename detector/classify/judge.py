@@ -1,0 +1,196 @@
+"""How sure it is that a spot is calcium: two stages of boosted trees, kept as plain arrays.
+
+The first stage looks at each spot alone. The second sees the same features and how sure the first is of the neighbours
+within 2 to 12 mm: calcifications come in groups, crossing strands and grains of noise do not. `scripts/train` makes the
+weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from detector.records import Evidence, Spots
+
+WEIGHTS = Path(__file__).with_name("weights.npz")
+
+MISSING = np.float32(-1e9)
+"""Stands for an unknown feature: a scale finer than the pixels, a size where none is known."""
+
+NEIGHBOUR_RADII_MM = (2.0, 4.0, 7.0, 12.0)
+"""Radii that neighbours are counted in: within a tight group, a group, a region."""
+
+APART_MM = 0.25
+"""Spots nearer than that are parts of one thing, no neighbours."""
+
+FAINT = 0.02
+"""First probability under which a spot is no neighbour."""
+
+LIKELY = 0.3
+"""First probability over which a neighbour is counted."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trees:
+    """Boosted trees, all filled up to one depth.
+
+    Attributes
+    ----------
+    feature : ndarray of int16, shape (n_trees, 2**depth - 1)
+        Column that a node asks.
+    threshold : ndarray of float32, same shape
+        Up to it a spot goes left, to node ``2 * node + 1``, over it right.
+    value : ndarray of float32, shape (n_trees, 2**depth)
+        What a leaf adds to the score.
+    bias : float
+    """
+
+    feature: NDArray[np.int16]
+    threshold: NDArray[np.float32]
+    value: NDArray[np.float32]
+    bias: float
+
+    def score(self, features: NDArray[np.float32]) -> Floats:
+        """Return the log odds of each row of features, shape (n,)."""
+        n = len(features)
+        columns = np.ascontiguousarray(features.T).ravel()
+        each = np.arange(n)
+        total = np.full(n, self.bias)
+        n_nodes = self.feature.shape[1]
+        for feature, threshold, value in zip(self.feature.astype(np.intp) * n, self.threshold, self.value, strict=True):
+            node = np.zeros(n, np.intp)
+            while n and node[0] < n_nodes:
+                node = 2 * node + 1 + (columns[feature[node] + each] > threshold[node])
+            total += value[node - n_nodes]
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Both stages, the features that they ask, and the calibration of the second."""
+
+    names: tuple[str, ...]
+    first: Trees
+    second: Trees
+    slope: float
+    offset: float
+    digest: str
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> Judge:
+        """Return the judge of a file of weights; default: the one that comes with the package."""
+        return _load(path)
+
+    def confidence(self, spots: Spots, evidence: Evidence) -> Floats:
+        """Return how sure it is that each spot is calcium, from 0 to 1, calibrated at the standard set's prevalence."""
+        features = self.features(evidence)
+        first = self.first.score(features)
+        places = places_mm(spots, evidence)
+        second = self.second.score(with_neighbours(features, first, places))
+        return logistic(self.slope * second + self.offset)
+
+    def features(self, evidence: Evidence) -> NDArray[np.float32]:
+        """Return the columns that the judge asks, shape (n, n_features)."""
+        return select_features(evidence, self.names)
+
+
+def select_features(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return named columns of the evidence; `MISSING` for what it does not hold or know."""
+    table: Mapping[str, int] = {name: column for column, name in enumerate(evidence.names)}
+    features = np.full((len(evidence.values), len(names)), MISSING, np.float32)
+    for column, name in enumerate(names):
+        if name in table:
+            features[:, column] = evidence.values[:, table[name]]
+    return np.where(np.isnan(features), MISSING, features)
+
+
+def places_mm(spots: Spots, evidence: Evidence) -> Floats:
+    """Return the places in mm by the spacing that the rooms work with, known or not, shape (n, 2)."""
+    return np.stack([spots.row_px, spots.col_px], axis=1) * evidence.column("pixel_mm")[:, None].astype(np.float64)
+
+
+def with_neighbours(features: NDArray[np.float32], score: Floats, place_mm: Floats) -> NDArray[np.float32]:
+    """Return the features with the first stage's score and what its neighbours score.
+
+    For each radius the sum of the neighbours' probabilities, the highest, the third highest, and how many are likely.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, n_features)
+    score : ndarray of float64, shape (n,)
+        Log odds.
+    place_mm : ndarray of float64, shape (n, 2)
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_features + 1 + 4 * len(NEIGHBOUR_RADII_MM))
+    """
+    n = len(features)
+    probability = logistic(score)
+    one, other, distance = _pairs(place_mm, np.flatnonzero(probability > FAINT))
+    columns: list[Floats] = [score]
+    # by spot, then by falling probability; ties go to the lower row
+    order = np.lexsort((other, -probability[other], one))
+    one, other, distance = one[order], other[order], distance[order]
+    for radius in NEIGHBOUR_RADII_MM:
+        near = distance <= radius
+        spot, neighbour = one[near], probability[other[near]]
+        start = np.searchsorted(spot, np.arange(n + 1))
+        columns += [
+            np.bincount(spot, neighbour, n).astype(np.float64),
+            _ranked(neighbour, start, 0),
+            _ranked(neighbour, start, 2),
+            np.bincount(spot[neighbour > LIKELY], minlength=n).astype(np.float64),
+        ]
+    return np.concatenate([features, np.stack(columns, axis=1).astype(np.float32)], axis=1)
+
+
+def _pairs(place_mm: Floats, among: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Return all pairs of a spot and another one of `among` within the largest radius, and their distance."""
+    if not len(among):
+        nothing = np.empty(0, np.intp)
+        return nothing, nothing, np.empty(0)
+    everything, chosen = cKDTree(place_mm), cKDTree(place_mm[among])
+    found = everything.sparse_distance_matrix(chosen, max(NEIGHBOUR_RADII_MM), output_type="ndarray")
+    found = found[found["v"] > APART_MM]
+    return found["i"], among[found["j"]], found["v"]
+
+
+def _ranked(values: Floats, start: NDArray[np.intp], rank: int) -> Floats:
+    """Return the value of a rank in each run ``values[start[i]:start[i + 1]]``, 0 in shorter runs."""
+    out = np.zeros(len(start) - 1)
+    has = start[:-1] + rank < start[1:]
+    out[has] = values[start[:-1][has] + rank]
+    return out
+
+
+def logistic(score: Floats) -> Floats:
+    """Return the probability of log odds."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(score, -50, 50))), np.float64)
+
+
+@functools.cache
+def _load(path: Path) -> Judge:
+    data = path.read_bytes()
+    with np.load(io.BytesIO(data)) as arrays:
+        first, second = (
+            Trees(
+                feature=arrays[f"{stage}_feature"],
+                threshold=arrays[f"{stage}_threshold"],
+                value=arrays[f"{stage}_value"],
+                bias=float(arrays[f"{stage}_bias"]),
+            )
+            for stage in ("first", "second")
+        )
+        slope, offset = arrays["calibration"].tolist()
+        return Judge(tuple(arrays["names"].tolist()), first, second, slope, offset, hashlib.sha256(data).hexdigest())
