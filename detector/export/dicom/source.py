@@ -211,4 +211,4 @@ def program_and_model(reading: Reading) -> dict[str, str]:
 
 
 def _words(keyword: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", keyword)
+    return re.sub(r"(?<=[a-zP])(?=[A-Z][a-zI])", " ", keyword)
