@@ -6,10 +6,13 @@ import itertools
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from detector.records import Band, BoolImage, BreastRegion, Detail, Seeds, Zone
+from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
+
+Floats = NDArray[np.float64]
 
 ECHO_SCALES = 1.2
 """Distance within which peaks of neighbouring bands are of one spot, in scales: less than the blob's radius."""
@@ -86,14 +89,28 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     col_px = level.origin_px[1] + level.step_px * col
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
     keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & Zone.BREAST) > 0)
-    n = int(np.count_nonzero(keep))
+    row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
+    n = len(row_px)
     # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
     grown_on = max(i for i, one in enumerate(detail.levels) if i == 0 or one.step_px * detail.pixel_mm <= band.scale_mm)
     return Seeds.blank(
         n,
-        row_px=row_px[keep],
-        col_px=col_px[keep],
+        row_px=row_px,
+        col_px=col_px,
         scale_mm=np.full(n, band.scale_mm),
         response_sigma=sigma[keep],
         level=np.full(n, min(grown_on, band.level)),
     )
+
+
+def _brightest_pixels(finest: Level, row_px: Floats, col_px: Floats) -> tuple[Floats, Floats]:
+    """Return the brightest of the four pixels around places between pixels, where the cells of coarse levels lie.
+
+    Rounding would take the left one of some and the right one of others, so that flips changed what is found.
+    """
+    row, col = finest.to_cells(row_px, 0), finest.to_cells(col_px, 1)
+    rows = np.stack([np.floor(row), np.floor(row), np.ceil(row), np.ceil(row)]).astype(np.intp)
+    cols = np.stack([np.floor(col), np.ceil(col), np.floor(col), np.ceil(col)]).astype(np.intp)
+    best = finest.image[rows, cols].argmax(axis=0)
+    each = np.arange(len(row))
+    return finest.origin_px[0] + rows[best, each], finest.origin_px[1] + cols[best, each]
