@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detector.errors import DetectorError, ReadError, SettingsError
     from detector.evaluate.phantoms import make_phantom
+    from detector.export.dicom import read_cad_sr
     from detector.export.pictures import draw_overlay
     from detector.pipeline import analyse, regroup
     from detector.read import read_mammogram
@@ -30,6 +31,7 @@ _HOMES: Mapping[str, str] = {
     "analyse": "pipeline",
     "draw_overlay": "export.pictures",
     "make_phantom": "evaluate.phantoms",
+    "read_cad_sr": "export.dicom",
     "read_mammogram": "read",
     "regroup": "pipeline",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "analyse",
     "draw_overlay",
     "make_phantom",
+    "read_cad_sr",
     "read_mammogram",
     "regroup",
 ]
