@@ -22,7 +22,7 @@ from detector.settings import BreastSettings
 TOP_HAT_MM = 0.4
 """Diameter of the disc that opens the image."""
 SCALES_MM = (0.06, 0.16)
-"""Least and greatest standard deviation of the blobs, those of discs of 0.17 to 0.45 mm: larger ones only add strands."""
+"""Least and greatest standard deviation of the blobs: discs of 0.17 to 0.45 mm. Larger ones only add strands."""
 SCALE_RATIO = 1.6
 FAINTEST_SIGMA = 3.5
 """Threshold on the response of each peer, in its robust standard deviations over the breast."""
