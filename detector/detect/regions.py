@@ -199,7 +199,9 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
         row = (row[:, None] * step + block_row).ravel()
         col = (col[:, None] * step + block_col).ravel()
         owner = np.repeat(owner, step * step)
-    valid = (row > 0) & (row < image.shape[0] - 1) & (col > 0) & (col < image.shape[1] - 1)
+    # what was padded is no image
+    end_row, end_col = (min(n, padded - 1) for n, padded in zip(detail.box.shape, image.shape, strict=True))
+    valid = (row > 0) & (row < end_row) & (col > 0) & (col < end_col)
     row, col, owner = row[valid], col[valid], owner[valid]
     if step > 1:
         bright = image[row, col] > seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
