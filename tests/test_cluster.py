@@ -174,7 +174,9 @@ def test_spots_of_unknown_size_join_nothing() -> None:
 
 
 def test_each_operating_point_takes_those_of_the_stricter_one_too() -> None:
-    spots = spots_at(CLOSE, confidence=[0.35, 0.55, 0.75, 0.8, 0.9, 0.25])
+    least = [SETTINGS.sensitive_confidence, SETTINGS.balanced_confidence, SETTINGS.specific_confidence]
+    assert least == sorted(least)
+    spots = spots_at(CLOSE, confidence=[0.9 * least[0], *least, 0.9, 0.9])
     members = {}
     for point, n in (("sensitive", 5), ("balanced", 4), ("specific", 3)):
         found, clusters, _ = grouped(spots, ClusterSettings(operating_point=point))

@@ -31,9 +31,13 @@ def seeds(few: int, many: int = 12) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("seed", [*range(1, few + 1), *later])
 
 
-def near(reading: Reading, truth: Truth, least_confidence: float = 0.5) -> tuple[Spots, NDArray[np.bool_]]:
-    """Return the largest spot at each true one, and where there is any."""
-    spots = reading.spots[reading.spots.confidence > least_confidence]
+COUNTS = Settings().cluster.min_confidence
+"""Confidence from which a spot counts at the default operating point."""
+
+
+def near(reading: Reading, truth: Truth) -> tuple[Spots, NDArray[np.bool_]]:
+    """Return the largest spot that counts at each true one, and where there is any."""
+    spots = reading.spots[reading.spots.confidence >= COUNTS]
     if not len(spots):
         return Spots.blank(len(truth.spots)), np.zeros(len(truth.spots), bool)
     place = np.stack([spots.row_mm, spots.col_mm], axis=1)
@@ -77,7 +81,7 @@ def test_the_phantom_of_casting_dashes_is_what_it_says(seed: int) -> None:
 @seeds(3)
 def test_thin_dashes_stay_micro_at_any_length(seed: int) -> None:
     recipe = small(FLAGGED["casting dashes"])
-    found, there = near(reading_of(seed, recipe), phantom(seed, recipe)[1], 0.1)
+    found, there = near(reading_of(seed, recipe), phantom(seed, recipe)[1])
     assert there.sum() >= 3
     assert not (found.kind[there] == Kind.MACRO).any()
 
@@ -180,7 +184,7 @@ def check(reading: Reading, unknown: tuple[str, ...] = ()) -> None:
     spots, clusters, shape = reading.spots, reading.clusters, (reading.identity.rows, reading.identity.cols)
     check_numbers(spots, unknown)
     check_numbers(clusters)
-    assert ((spots.confidence >= 0.02) & (spots.confidence <= 1)).all()
+    assert ((spots.confidence >= Settings().classify.floor) & (spots.confidence <= 1)).all()
     assert ((clusters.confidence >= 0) & (clusters.confidence <= 1)).all()
     assert ((clusters.suspicion >= 0) & (clusters.suspicion <= 1)).all()
     for values in (spots.hole_share, spots.eccentricity, spots.solidity):
