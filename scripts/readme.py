@@ -16,7 +16,7 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +40,15 @@ QUALITY = 88
 
 
 def column_table(columns: Sequence[Column]) -> str:
-    """Return name, unit and meaning of each column, as a Markdown table."""
-    rows = [f"| `{c.name}` | {unit(c)} | {meaning(c)} |" for c in columns]
-    return "\n".join(["| column | unit | meaning |", "|---|---|---|", *rows])
+    """Return name, unit (if any has one) and meaning of each column, as a Markdown table."""
+    if not any(c.unit for c in columns):
+        return markdown(["column", "meaning"], [(f"`{c.name}`", meaning(c)) for c in columns])
+    return markdown(["column", "unit", "meaning"], [(f"`{c.name}`", unit(c), meaning(c)) for c in columns])
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def unit(column: Column) -> str:
@@ -69,18 +75,18 @@ def words_of(column: Column) -> list[str]:
 def operating_points() -> str:
     """Return from which confidence a spot counts at each operating point, and what that means, as a Markdown table."""
     knobs = {f.name: f for f in dataclasses.fields(ClusterSettings)}
-    rows = ["| `--operating-point` | a spot counts from a confidence of | as measured |", "|---|---|---|"]
+    rows = []
     for point in knobs["operating_point"].metadata["allowed"]:
         knob = knobs[f"{point}_confidence"]
         default = " (default)" if point == knobs["operating_point"].default else ""
-        rows.append(f"| `{point}`{default} | {knob.default:g} | {knob.metadata['source']} |")
-    return "\n".join(rows)
+        rows.append((f"`{point}`{default}", f"{knob.default:g}", knob.metadata["source"].replace("cm2", "cm²")))
+    return markdown(["`--operating-point`", "a spot counts from a confidence of", "as measured"], rows)
 
 
 def data_sets() -> str:
     """Return the data sets that are read, with licence and what to cite, as a Markdown table."""
-    rows = [f"| {s.title} | {s.licence} | {s.citation} |" for s in DATASETS.values() if s.citation]
-    return "\n".join(["| data set | licence | cite |", "|---|---|---|", *rows])
+    rows = [(s.title, s.licence, s.citation) for s in DATASETS.values() if s.citation]
+    return markdown(["data set", "licence", "cite"], rows)
 
 
 def speed(root: Path) -> str:
