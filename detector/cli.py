@@ -21,6 +21,7 @@ from detector.errors import DetectorError, explain_missing
 if TYPE_CHECKING:
     from detector.batch import Estimate, Job, Progress, Summary
     from detector.evaluate.phantoms import Recipe
+    from detector.export.dicom.send import CStore
     from detector.records import Identity
     from detector.settings import Settings
 
@@ -309,8 +310,58 @@ def evaluate(
     raise typer.Exit(status)
 
 
+@app.command(epilog="Example: detector send results --to pacs.example:104 --aet PACS")
+def send(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="HOST:PORT", help="PACS to send to by C-STORE.", show_default=False)
+    ] = None,
+    aet: Annotated[str, typer.Option(metavar="AET", help="Application entity title of the PACS.")] = "ANY-SCP",
+    calling_aet: Annotated[str, typer.Option(metavar="AET", help="Our own title.")] = "DETECTOR",
+    stow: Annotated[
+        str | None, typer.Option(metavar="URL", help="DICOMweb service to send to instead.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Send what was not stored yet, or all.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Send the DICOM objects of a run to a PACS; a line an object, and DIR/sent.csv says what is stored.
+
+    Exit status: 0 all are stored; 1 some were refused; 2 nothing could be done, or the PACS is out of reach.
+    """
+    from detector.export.dicom.send import Result, Stow, send_objects
+
+    def tell(result: Result) -> None:
+        name = _printable(result.file.relative_to(folder))
+        if not result.stored:
+            typer.echo(f"not stored {name}: {result.reason}", err=True)
+        elif not quiet:
+            typer.echo(f"{'stored before' if result.before else 'stored'} {name}")
+
+    if (to is None) == (stow is None):
+        raise typer.BadParameter("give either --to HOST:PORT or --stow URL", param_hint="--to")
+    channel = Stow(stow) if stow is not None else _c_store(to or "", aet, calling_aet)
+    results = send_objects(folder, channel, tell, fresh=not resume)
+    stored = sum(result.stored for result in results)
+    if not quiet:
+        typer.echo(f"{stored} of {len(results)} objects are stored in {channel.name}.")
+    if stored < len(results):
+        raise typer.Exit(1)
+
+
 # --------------------------------------------------------------------------------------------------------------
 # options
+
+
+def _c_store(to: str, aet: str, calling_aet: str) -> CStore:
+    from detector.export.dicom.send import CStore
+
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise typer.BadParameter("must be HOST:PORT, for example localhost:4242", param_hint="--to")
+    for title in (aet, calling_aet):
+        if not title.strip() or len(title) > 16 or not title.isascii():
+            raise typer.BadParameter("an application entity title has 1 to 16 plain letters", param_hint="--aet")
+    return CStore(host.strip("[]"), int(port), aet, calling_aet)
 
 
 def _settings(file: Path | None, operating_point: OperatingPoint | None, max_megapixels: float | None) -> Settings:
