@@ -295,7 +295,8 @@ def test_outlines_hold_the_measured_area() -> None:
     rooms = rooms_of(1, small(*GROUPS))
     assert len(rooms.measured_outlines) == len(rooms.measured)
     area = np.array([cv2.contourArea(outline) for outline in rooms.measured_outlines]) * 0.01
-    large = rooms.measured.area_mm2 > 0.5
+    # a ragged outline cuts the corners that pixels fill
+    large = (rooms.measured.area_mm2 > 0.5) & (rooms.measured.solidity > 0.8)
     assert large.sum() >= 4
     np.testing.assert_allclose(area[large], rooms.measured.area_mm2[large], rtol=0.1)
 
