@@ -17,6 +17,12 @@ DENSITY_DISC_MM = 5.642
 N_HULL_DIRECTIONS = 120
 """Directions in which the hull's corners are sought, 3 degrees apart."""
 
+DOUBTFUL_SHARE = 0.5
+"""Share of the link within which a spot of less than the core's confidence joins a group."""
+
+N_BEST = 3
+"""Spots that a group's confidence rests on: fewer are no group."""
+
 THIN_MM = 0.5
 """Width under which a line is thin (BI-RADS 5th edition: fine linear)."""
 
@@ -91,15 +97,19 @@ def _link(spots: Spots, settings: ClusterSettings) -> NDArray[np.int32]:
     pairs = tree.query_pairs(max(disc_mm, link_mm), output_type="ndarray")
     distance = np.hypot(*(c[pairs[:, 0]] - c[pairs[:, 1]] for c in (spots.row_mm, spots.col_mm)))
     close = pairs[distance <= disc_mm]
-    core = 1 + np.bincount(close.ravel(), minlength=n) >= minimum
-    linked = pairs[distance <= link_mm]
+    strong = spots.confidence >= settings.core_confidence
+    core = strong & (1 + np.bincount(close[strong[close].all(axis=1)].ravel(), minlength=n) >= minimum)
+    # a doubtful spot joins what is there, it does not lead on to others
+    reach = np.where(strong[pairs].all(axis=1), link_mm, DOUBTFUL_SHARE * link_mm)
+    pairs, distance = pairs[distance <= reach], distance[distance <= reach]
+    linked = pairs
     both = linked[core[linked].all(axis=1)]
     graph = coo_array((np.ones(len(both), np.int8), (both[:, 0], both[:, 1])), shape=(n, n))
     component = connected_components(graph, directed=False)[1].astype(np.int64)
     component[~core] = -1
 
     one = core[linked].sum(axis=1) == 1
-    rim, length = linked[one], distance[distance <= link_mm][one]
+    rim, length = linked[one], distance[one]
     outer = np.where(core[rim[:, 0]], rim[:, 1], rim[:, 0])
     inner = np.where(core[rim[:, 0]], rim[:, 0], rim[:, 1])
     # a spot on the rim joins its nearest core; ties go to the first row
@@ -172,7 +182,7 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
         elongation=elongation,
         distribution=_distribution(extent_mm, elongation, count),
         morphology=morphology,
-        confidence=_at_least_three(spots.confidence, group, n),
+        confidence=_confidence(spots.confidence, group, n),
     )
 
 
@@ -232,13 +242,16 @@ def _prevailing(spots: Spots, group: Integers, n_clusters: int) -> NDArray[np.in
     return np.where((thin >= 2) & (share >= 0.3), linear, last).astype(np.int8)
 
 
-def _at_least_three(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
-    """Return the probability that at least three spots are real, were they independent (Poisson binomial)."""
-    p = np.clip(confidence, 1e-6, 1 - 1e-6)
-    none = np.exp(np.bincount(group, np.log1p(-p), n_clusters))
-    odds = p / (1 - p)
-    first, second = (np.bincount(group, odds**power, n_clusters) for power in (1, 2))
-    return np.asarray(np.clip(1 - none * (1 + first + 0.5 * (first**2 - second)), 0.0, 1.0), np.float64)
+def _confidence(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
+    """Return the confidence whose log odds are the mean of the best three spots' log odds.
+
+    More spots do not add: they err together, where a crossing of strands or a grainy film makes many at once.
+    """
+    order = np.lexsort((-confidence, group))
+    starts = np.searchsorted(group[order], np.arange(n_clusters + 1))
+    best = order[(starts[:-1, None] + np.arange(N_BEST)).clip(max=starts[1:, None] - 1)]
+    p = np.clip(confidence[best], 1e-9, 1 - 1e-9)
+    return np.asarray(1 / (1 + np.exp(-np.log(p / (1 - p)).mean(axis=1))), np.float64)
 
 
 def _outlines(spots: Spots, hull_mm: Floats) -> Outlines:

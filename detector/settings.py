@@ -170,6 +170,13 @@ class ClusterSettings:
     specific_confidence: float = _knob(
         0.28, "", (0, 1), "lowest confidence that counts at `specific`", "0.1 false spots a cm2 on held-out films"
     )
+    sensitive_core: float = _knob(
+        0.12, "", (0, 1), "confidence from which a spot founds a cluster at `sensitive`", "85 % of groups at 0.5 false"
+    )
+    balanced_core: float = _knob(
+        0.28, "", (0, 1), "the same at `balanced`", "one false spot in 10 cm2, so that three seldom meet by chance"
+    )
+    specific_core: float = _knob(0.5, "", (0, 1), "the same at `specific`", "more likely calcium than not")
     rule: str = _knob(
         "density", "", ("density", "grouped"), "how a cluster is defined", "DOMAIN: 3 in 1 cm2, or 5 within 10 mm"
     )
@@ -184,6 +191,11 @@ class ClusterSettings:
     def min_confidence(self) -> float:
         """Lowest confidence that counts at the operating point."""
         return float(getattr(self, f"{self.operating_point}_confidence"))
+
+    @property
+    def core_confidence(self) -> float:
+        """Confidence from which a spot founds a cluster at the operating point."""
+        return float(getattr(self, f"{self.operating_point}_core"))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 import cv2
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, _at_least_three, cluster_spots
+from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, _confidence, cluster_spots
 from detector.records import Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -176,9 +175,9 @@ def test_spots_of_unknown_size_join_nothing() -> None:
 def test_each_operating_point_takes_those_of_the_stricter_one_too() -> None:
     least = [SETTINGS.sensitive_confidence, SETTINGS.balanced_confidence, SETTINGS.specific_confidence]
     assert least == sorted(least)
-    spots = spots_at(CLOSE, confidence=[0.9 * least[0], *least, 0.9, 0.9])
+    spots = spots_at([*CLOSE, [11, 12]], confidence=[0.9 * least[0], *least, 0.9, 0.9, 0.9])
     members = {}
-    for point, n in (("sensitive", 5), ("balanced", 4), ("specific", 3)):
+    for point, n in (("sensitive", 6), ("balanced", 5), ("specific", 4)):
         found, clusters, _ = grouped(spots, ClusterSettings(operating_point=point))
         members[point] = set(np.flatnonzero(found.cluster_id).tolist())
         assert clusters.n_spots.tolist() == [n]
@@ -284,21 +283,18 @@ def test_of_equally_frequent_form_words_the_more_suspicious_one_counts() -> None
     assert grouped(spots_at(CLOSE, morphology=words))[1].words("morphology") == ["fine pleomorphic"]
 
 
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=9))
-def test_probability_of_at_least_three_real_spots_is_that_of_enumeration(confidence: list[float]) -> None:
-    p = np.array(confidence)
-    slow = sum(
-        float(np.prod(np.where(real, p, 1 - p)))
-        for real in itertools.product([False, True], repeat=len(p))
-        if sum(real) >= 3
+@given(st.lists(st.floats(0.001, 0.999), min_size=3, max_size=9))
+def test_a_cluster_is_as_sure_as_its_best_three_spots(confidence: list[float]) -> None:
+    best = np.sort(confidence)[-3:]
+    odds = float(np.prod(best / (1 - best)) ** (1 / 3))
+    assert _confidence(np.array(confidence), np.zeros(len(confidence), np.int64), 1)[0] == pytest.approx(
+        odds / (1 + odds)
     )
-    group = np.zeros(len(p), np.int64)
-    assert _at_least_three(p, group, 1)[0] == pytest.approx(slow, abs=1e-4)
 
 
 def test_confidence_of_many_clusters_is_that_of_each() -> None:
     rng = np.random.default_rng(5)
     p, group = rng.random(60), rng.integers(0, 6, 60)
-    each = [_at_least_three(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
-    np.testing.assert_allclose(_at_least_three(p, group, 6), each, atol=1e-12)
-    assert _at_least_three(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] == 1.0
+    each = [_confidence(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
+    np.testing.assert_allclose(_confidence(p, group, 6), each, atol=1e-12)
+    assert _confidence(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] > 0.999999
