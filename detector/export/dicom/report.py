@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileDataset
 
 from detector.export.dicom.codes import Code, concept
@@ -55,6 +56,8 @@ def make_report(study: Study, kind: ReportKind, root: Dataset, folder: Path) -> 
     if before is not None:
         out.PredecessorDocumentsSequence = [_reference_to(before)]
     out.update(root)
+    # as in `content`: nothing in a report is of ambiguous representation
+    out.set_original_encoding(False, True, convert_encodings("ISO_IR 192"))
     return out
 
 
