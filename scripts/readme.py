@@ -16,7 +16,7 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +106,18 @@ def speed(root: Path) -> str:
 
 
 def accuracy(root: Path) -> str:
-    """Return the first table of ACCURACY.md."""
+    """Return of ACCURACY.md the share of single calcifications found, for those kinds of images that it tells of."""
     text = (root / "ACCURACY.md").read_text("utf-8")
-    table = found(r"((?:^\|.*\n)+)", text).strip()
-    return f"{table}\n\nHow this was measured: [ACCURACY.md](ACCURACY.md)."
+    measured = []
+    for name, title in (("film", "Scanned films"), ("digital", "Digital images")):
+        block = found(rf"<!-- {name} -->\n((?:.*\n)*?)<!-- end of {name} -->", text)
+        if table := re.search(r"(?:^\|.*\n)+", block, re.MULTILINE):
+            measured.append(f"{title}:\n\n{table[0].strip()}")
+    head = (
+        "Share of single calcifications found at a given number of false spots per cm² of breast; calcifications were "
+        "put into real images. More, and how it was measured: [ACCURACY.md](ACCURACY.md)."
+    )
+    return "\n\n".join([head, *measured]) if measured else ""
 
 
 def found(pattern: str, text: str) -> str:
@@ -132,11 +140,11 @@ def parts(root: Path = ROOT) -> dict[str, str]:
         "operating points": operating_points(),
         "data sets": data_sets(),
     }
-    papers: Mapping[str, tuple[str, Callable[[Path], str]]] = {
-        "speed": ("BENCHMARKS.md", speed),
-        "accuracy": ("ACCURACY.md", accuracy),
-    }
-    return made | {name: make(root) for name, (paper, make) in papers.items() if (root / paper).is_file()}
+    if (root / "BENCHMARKS.md").is_file():
+        made["speed"] = speed(root)
+    if (root / "ACCURACY.md").is_file() and (content := accuracy(root)):
+        made["accuracy"] = content
+    return made
 
 
 def put(text: str, name: str, content: str) -> str:
