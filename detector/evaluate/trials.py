@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -201,10 +202,9 @@ def _closed(mammogram: Mammogram, known: Truth) -> tuple[NDArray[np.bool_], floa
     masked = ~is_open[breast.cells(known.spots.row_px, known.spots.col_px)]
     if breast.is_empty:
         return masked, 1.0
-    rows, cols = (np.arange(n) * breast.step_px + breast.step_px / 2 for n in is_open.shape)
-    grid = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
-    inside = Mark.outline(breast.outline).contains(grid, mammogram.spacing_mm)
-    return masked, float(np.mean(~is_open.ravel()[inside]))
+    outline = np.rint(breast.outline[:, ::-1] / breast.step_px).astype(np.int32)
+    inside = cv2.fillPoly(np.zeros(is_open.shape, np.uint8), [outline], 1) > 0
+    return masked, float(np.mean(~is_open[inside]))
 
 
 # --------------------------------------------------------------------------------------------------------------
