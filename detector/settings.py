@@ -207,7 +207,7 @@ class AssessSettings:
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(
-        0.5, "", (0, 1), "lowest cluster confidence of a flag", "more likely a group than not"
+        0.85, "", (0, 1), "lowest cluster confidence of a flag", "about one false group an image on unseen ones"
     )
 
 
