@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, _confidence, cluster_spots
+from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
 from detector.records import Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
 SETTINGS = ClusterSettings()
 GROUPED = ClusterSettings(rule="grouped")
 
-places = st.lists(st.tuples(st.integers(0, 240), st.integers(0, 160)), min_size=0, max_size=40, unique=True)
-"""Places on a grid of 0.25 mm, so that distances of exactly 5 mm occur."""
+
+@st.composite
+def places_mm(draw: st.DrawFn) -> NDArray[np.float64]:
+    """Draw places on a grid of 0.25 mm, so that distances of exactly 5 mm occur, sparse or crowded."""
+    rng = np.random.default_rng(draw(st.integers(0, 9999)))
+    n, width = draw(st.integers(0, 40)), draw(st.sampled_from([40, 80, 160]))
+    place = np.unique(rng.integers(0, width, (n, 2)), axis=0)
+    return np.asarray(rng.permutation(place) * 0.25, np.float64)
 
 
 def spots_at(place_mm: Any, *, spacing_mm: Any = (0.1, 0.1), **known: Any) -> Spots:
@@ -51,11 +57,13 @@ def grouped(spots: Spots, settings: ClusterSettings = SETTINGS) -> tuple[Spots, 
     return cluster_spots(spots, settings)
 
 
-def slow_groups(place: NDArray[np.float64], disc_mm: float, link_mm: float, minimum: int) -> list[frozenset[int]]:
-    """Return the groups by the definition, spot after spot (DBSCAN with a disc and a link of their own)."""
+def slow_groups(
+    place: NDArray[np.float64], strong: NDArray[np.bool_], disc_mm: float, link_mm: float, minimum: int
+) -> list[frozenset[int]]:
+    """Return the groups by the definition, spot after spot (DBSCAN with a disc and links of their own)."""
     n = len(place)
     far = squareform(pdist(place)) if n > 1 else np.zeros((n, n))
-    core = [sum(far[i] <= disc_mm) >= minimum for i in range(n)]
+    core = [strong[i] and sum(strong[far[i] <= disc_mm]) >= minimum for i in range(n)]
     group = [-1] * n
     for start in range(n):
         if not core[start] or group[start] >= 0:
@@ -68,7 +76,8 @@ def slow_groups(place: NDArray[np.float64], disc_mm: float, link_mm: float, mini
                     group[other] = start
                     waiting.append(other)
     for i in range(n):
-        near = [(far[i, j], j) for j in range(n) if core[j] and j != i and far[i, j] <= link_mm]
+        reach = link_mm if strong[i] else DOUBTFUL_SHARE * link_mm
+        near = [(far[i, j], j) for j in range(n) if core[j] and j != i and far[i, j] <= reach]
         if not core[i] and near:
             group[i] = group[min(near)[1]]
     members = [frozenset(i for i in range(n) if group[i] == name) for name in sorted(set(group) - {-1})]
@@ -83,24 +92,32 @@ def groups_of(spots: Spots) -> list[frozenset[int]]:
 # --- who belongs together
 
 
-@given(places)
-def test_linking_by_density_is_that_of_a_loop_over_spots(where: list[tuple[int, int]]) -> None:
-    place = np.array(where, float).reshape(-1, 2) * 0.25
-    spots, clusters, outlines = grouped(spots_at(place))
-    assert groups_of(spots) == slow_groups(place, DENSITY_DISC_MM, 5.0, 3)
+@given(places_mm(), st.integers(0, 9))
+def test_linking_by_density_is_that_of_a_loop_over_spots(place: NDArray[np.float64], doubtful: int) -> None:
+    strong = np.random.default_rng(1).random(len(place)) >= 0.1 * doubtful
+    confidence = np.where(strong, SETTINGS.core_confidence, SETTINGS.min_confidence)
+    spots, clusters, outlines = grouped(spots_at(place, confidence=confidence))
+    assert groups_of(spots) == slow_groups(place, strong, DENSITY_DISC_MM, 5.0, 3)
     assert len(clusters) == len(outlines) == len(groups_of(spots))
     assert np.array_equal(clusters.n_spots, [len(g) for g in groups_of(spots)])
 
 
-@given(places)
-def test_linking_of_groups_is_that_of_a_loop_over_spots(where: list[tuple[int, int]]) -> None:
-    place = np.array(where, float).reshape(-1, 2) * 0.25
-    assert groups_of(grouped(spots_at(place), GROUPED)[0]) == slow_groups(place, 5.0, 5.0, 5)
+@given(places_mm())
+def test_linking_of_groups_is_that_of_a_loop_over_spots(place: NDArray[np.float64]) -> None:
+    strong = np.ones(len(place), np.bool_)
+    assert groups_of(grouped(spots_at(place), GROUPED)[0]) == slow_groups(place, strong, 5.0, 5.0, 5)
 
 
-@given(places, st.randoms(use_true_random=False))
-def test_the_order_of_rows_changes_no_cluster(where: list[tuple[int, int]], random: Any) -> None:
-    place = np.array(where, float).reshape(-1, 2) * 0.25
+@pytest.mark.parametrize(("col", "joined"), [(14.4, 1), (14.6, 2)])
+def test_a_spot_on_the_rim_of_two_clusters_joins_the_nearer_one(col: float, joined: int) -> None:
+    lines = [[10, 3 + i] for i in range(8)] + [[10, 19 + i] for i in range(8)]
+    spots, clusters, _ = grouped(spots_at([*lines, [10, col]]), dataclasses.replace(SETTINGS, density_minimum=6))
+    assert len(clusters) == 2
+    assert spots.cluster_id[-1] == joined
+
+
+@given(places_mm(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_no_cluster(place: NDArray[np.float64], random: Any) -> None:
     order = list(range(len(place)))
     random.shuffle(order)
     before, first, _ = grouped(spots_at(place))

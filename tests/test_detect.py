@@ -70,15 +70,14 @@ def label_at(marks: Marks, row_px: float, col_px: float) -> int:
 # --- fast paths and their slow equivalents
 
 
-@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 5), st.just(7), st.just(7))), st.integers(0, 48))
-def test_connected_parts_of_windows_are_those_of_scipy(windows: BoolImage, place: int) -> None:
-    row, col = divmod(place, 7)
-    n = len(windows)
-    found = _connected(windows, np.full(n, row), np.full(n, col))
-    for window, ours in zip(windows, found, strict=True):
+@given(st.integers(0, 999), st.integers(1, 6), st.sampled_from([0.3, 0.5, 0.7]))
+def test_connected_parts_of_windows_are_those_of_scipy(seed: int, n: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    windows = rng.random((n, 7, 7)) < share
+    row, col = rng.integers(0, 7, (2, n))
+    for window, ours, r, c in zip(windows, _connected(windows, row, col), row, col, strict=True):
         labels, _ = ndimage.label(window, np.ones((3, 3)))
-        slow = (labels == labels[row, col]) & (labels[row, col] > 0)
-        assert np.array_equal(ours, slow)
+        assert np.array_equal(ours, (labels == labels[r, c]) & (labels[r, c] > 0))
 
 
 @given(hnp.arrays(np.int8, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 3)))

@@ -192,6 +192,16 @@ def test_thin_bars_are_as_solid_whichever_way_they_lie(turn: float) -> None:
     assert abs((form.orientation_deg[0] - turn + 90) % 180 - 90) < 2
 
 
+def test_pixels_are_squares_and_no_points() -> None:
+    image = np.zeros((9, 12))
+    image[2, 2], image[5, 3:5], image[5:7, 9] = 100, 100, 100
+    form, _ = measured(image)
+    # a bar of two squares has second moments of 1/3 and 1/12
+    np.testing.assert_allclose(form.eccentricity, [0, np.sqrt(0.75), np.sqrt(0.75)], atol=1e-9)
+    np.testing.assert_allclose(form.orientation_deg[1:], [0, 90], atol=1e-6)
+    np.testing.assert_allclose(form.n_px, [1, 2, 2])
+
+
 def test_rings_have_a_hole() -> None:
     rows, cols = np.indices((64, 64)) - 31.7
     radius = np.hypot(rows, cols)
