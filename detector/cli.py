@@ -151,7 +151,10 @@ def run(
         ),
     ] = None,
     formats: Annotated[
-        str, typer.Option(metavar="LIST", help="Of csv,json,parquet,overlay,crops.")
+        str,
+        typer.Option(
+            metavar="LIST", help="Of csv,json,parquet,overlay,crops and, as DICOM objects, sr,tid1500,gsps,seg."
+        ),
     ] = "csv,json,overlay,crops",
     pictures: Annotated[Pictures, typer.Option(help="Which images get pictures.")] = Pictures.ALL,
     cases: Annotated[

@@ -25,7 +25,7 @@ from tests.dicom_files import breast_pixels, make_mammogram, save
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
-COMMANDS = ("run", "info", "settings", "phantom")
+COMMANDS = ("run", "info", "settings", "phantom", "evaluate", "send")
 
 
 def call(*arguments: object) -> Result:
@@ -126,7 +126,10 @@ def test_wrong_usage_is_named(
     (tmp_path / "range.toml").write_text("[cluster]\nlink_mm = 300\n")
     (tmp_path / "map.csv").write_text("path\n")
     for arguments, words in (
-        (("--formats", "csv,sr"), "'sr' is not offered; there are csv, json, parquet, overlay, crops"),
+        (
+            ("--formats", "csv,srt"),
+            "'srt' is not offered; there are csv, json, parquet, overlay, crops, sr, tid1500, gsps, seg",
+        ),
         (("--formats", "\x1b[2J"), r"'\x1b[2J' is not offered"),
         (("--settings", tmp_path / "unknown.toml"), "unknown setting cluster.links_mm"),
         (("--settings", tmp_path / "range.toml"), "cluster.link_mm = 300 is not allowed; it must be from 0.5 to 30"),

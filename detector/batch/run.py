@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from detector.batch.find import (
     MANIFEST,
@@ -33,15 +33,18 @@ from detector.batch.find import (
 from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.batch.manifest import code_hash, now, write_manifest
 from detector.batch.pool import Limits, Lost, check_limits, run_locally
-from detector.batch.tabulate import TABLE_NAMES, Totals, write_tables
+from detector.batch.studies import FOLDER, OBJECT_FORMATS, Studies, StudyWork, check_formats
+from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images, write_tables
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
 from detector.errors import DetectorError
 from detector.export.files import printable, reading_name, sync_folder
+from detector.export.tables import IMAGE_COLUMNS
 from detector.records import SpacingSource
 from detector.settings import ReadSettings, Settings
 
-FORMATS = ("csv", "json", "parquet", "overlay", "crops")
+FORMATS = ("csv", "json", "parquet", "overlay", "crops", *OBJECT_FORMATS)
 _LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
+_STUDY_UID = [column.name for column in IMAGE_COLUMNS].index("study_uid")
 _COMMIT_S = 1.0
 _TABLES_S = 60.0
 _TABLES_SHARE = 20  # tables are written anew at most for a twentieth of the time
@@ -136,7 +139,8 @@ class Estimate:
 
 Stopped = Callable[[], bool]
 Tell = Callable[[Progress], None]
-Runner = Callable[[Iterable[Task], FileWork, Limits, Stopped], Iterator[tuple[Task, Outcome | Lost]]]
+Runner = Callable[[Iterable[Any], Any, Limits, Stopped], Iterator[tuple[Any, Any]]]
+"""Who does the work, first of files and then of studies, as `pool.run_locally` does."""
 
 
 def run_batch(
@@ -160,6 +164,7 @@ def run_batch(
         If nothing can be done: a path is missing, the folder cannot be written, is in use or is someone else's.
     """
     check_limits(job.limits)
+    check_formats(job.formats, job.pseudonymise)
     check_paths(job.paths, job.out)
     try:
         with _locked(job.out):
@@ -219,6 +224,7 @@ class _Run:
         self._touched: set[Path] = set()
         self._committed = self._tabled = time.monotonic()
         self._tables_cost = 0.0
+        self._studies = Studies(job.out.resolve(), check_formats(job.formats, job.pseudonymise))
 
     def go(self, tell: Tell, stopped: Stopped, runner: Runner) -> Summary:
         """Plan, work, tabulate."""
@@ -237,6 +243,7 @@ class _Run:
                 self._now_and_then()
             if not (tasks := frames):
                 break
+        self._write_objects(stopped, runner)
         totals = self._tabulate()
         self._commit()
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
@@ -429,6 +436,27 @@ class _Run:
         for name in names:
             (self._job.out / name).unlink(missing_ok=True)
 
+    # ------------------------------------------------------------------------------------------------- by study
+
+    def _write_objects(self, stopped: Stopped, runner: Runner) -> None:
+        """Make the DICOM objects of each study, now that all its files are done; a run that is stopped leaves them."""
+        studies, entries = self._studies, self._ledger.entries
+        if not studies.formats or stopped():
+            return
+        self._commit()  # the Readings are in their places
+        there = [(entries[key], found.path) for key, found in self._found.items() if key in self._settled]
+        analysed = [entry for entry, _ in there if entry.status == ANALYSED]
+        uids = {entry.key: self._ledger.rows(entry.key).image[_STUDY_UID] for entry in analysed}
+        tasks = studies.due(there, uids, excluded_images(analysed))
+        work = StudyWork(studies.folder, studies.formats)
+        for task, outcome in runner(tasks, work, self._job.limits, stopped):
+            if isinstance(outcome, Lost):
+                studies.left_out |= {i.key: [f"DICOM objects left out: {outcome.message}"] for i in task.images}
+            elif outcome.refused:
+                raise _not_written(self._job.out, outcome.refused)
+            else:
+                studies.left_out |= outcome.left_out
+
     # ---------------------------------------------------------------------------------------------- what is left
 
     def _now_and_then(self) -> None:
@@ -458,7 +486,8 @@ class _Run:
                 if entry.status != ANALYSED or entry.tables == self._hashes.tables:
                     entries.append(entry)
         cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
-        totals = write_tables(self._job.out, self._ledger, entries, cases, self._job.formats)
+        notes = Notes(cases, self._studies.left_out)
+        totals = write_tables(self._job.out, self._ledger, entries, notes, self._job.formats)
         self._tabled = time.monotonic()
         self._tables_cost = self._tabled - start
         return totals
@@ -560,7 +589,8 @@ def _make_ready(job: Job) -> None:
     if job.fresh and not job.pseudonymise:
         (out / _SECRET).unlink(missing_ok=True)
     for name in (PARTIAL, *RESULT_FOLDERS):
-        (out / name).mkdir(exist_ok=True)
+        if name != FOLDER:  # made with the first object
+            (out / name).mkdir(exist_ok=True)
 
 
 def _secret(job: Job, ledger: Ledger) -> bytes:

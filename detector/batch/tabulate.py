@@ -51,8 +51,16 @@ class Totals:
     flagged: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What is known of images from elsewhere, by the entries' keys: case ids that are given, further warnings."""
+
+    cases: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 def write_tables(
-    folder: Path, ledger: Ledger, entries: Sequence[Entry], cases: Mapping[str, str], formats: Collection[str]
+    folder: Path, ledger: Ledger, entries: Sequence[Entry], notes: Notes, formats: Collection[str]
 ) -> Totals:
     """Write all tables of a run whole, ordered by path, then id.
 
@@ -64,8 +72,7 @@ def write_tables(
         Holds the rows of the images.
     entries : sequence of Entry
         All that the run is about.
-    cases : mapping
-        Case ids by the entries' keys, where they are given.
+    notes : Notes
     formats : collection of str
         Of ``csv`` and ``parquet``; a table that is there already is written anew in any case, so that no two disagree.
 
@@ -76,7 +83,7 @@ def write_tables(
     """
     totals = Totals()
     analysed = sorted((e for e in entries if e.status == ANALYSED), key=lambda e: (e.shown, e.image_id))
-    excluded = _excluded(analysed)
+    excluded = excluded_images(analysed)
     with contextlib.ExitStack() as stack:
         images, spots, clusters = (_open(stack, folder, name, formats) for name in _TABLES)
         timings = stack.enter_context(open_csv(folder / "timings.csv", TIMING_COLUMNS))
@@ -84,7 +91,10 @@ def write_tables(
             rows = ledger.rows(entry.key)
             image = dict(zip(_IMAGE_NAMES, rows.image, strict=True))
             image["excluded_reason"] = cell(excluded.get(entry.key))
-            image["case_id"] = cell(cases.get(entry.key)) or image["case_id"]
+            image["case_id"] = cell(notes.cases.get(entry.key)) or image["case_id"]
+            image["warnings"] = "|".join(
+                filter(None, (image["warnings"], *map(cell, notes.warnings.get(entry.key, ()))))
+            )
             images([list(image.values())])
             spots(rows.spots)
             clusters(rows.clusters)
@@ -109,7 +119,7 @@ def _open(stack: contextlib.ExitStack, folder: Path, name: str, formats: Collect
     return write
 
 
-def _excluded(analysed: Sequence[Entry]) -> dict[str, str]:
+def excluded_images(analysed: Sequence[Entry]) -> dict[str, str]:
     """Return why images do not count: of one exposure the first image counts, that for presentation before others."""
     counts: dict[str, Entry] = {}
     for entry in sorted(analysed, key=lambda e: e.presentation_intent != "presentation"):

@@ -168,7 +168,7 @@ def process_file(plan: Plan, task: Task) -> Outcome:
     except Exception as error:
         if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
             raise MemoryError from error
-        return Outcome(FAILED, "InternalError", _where(error))
+        return Outcome(FAILED, "InternalError", unforeseen(error))
 
 
 REFUSED = "refused"
@@ -310,7 +310,7 @@ def _without_path(error: Exception, task: Task) -> str:
     return printable(str(error).removeprefix(f"{task.path}: ").removeprefix(f"{task.shown}: "))
 
 
-def _where(error: Exception) -> str:
+def unforeseen(error: Exception) -> str:
     """Say where an unforeseen error arose, without its text, which may quote header values."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}; please report it"

@@ -135,7 +135,7 @@ def _item(relationship: str, value_type: str, concept: Code | None, children: Se
 
 
 def _dataset() -> Dataset:
-    """Return an empty data set that counts as read in explicit little endian and ASCII, so that it is not re-encoded."""
+    """Return an empty data set that counts as read in explicit little endian and ASCII, so that it stays as it is."""
     item = Dataset()
     item.set_original_encoding(False, True, default_encoding)
     return item

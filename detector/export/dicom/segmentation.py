@@ -23,6 +23,7 @@ from detector.records import Kind, Outlines
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SERIES = ("SEG", "Areas of calcifications found", 9106)
+NOTHING_FOUND = "nothing was found, and a segmentation needs a segment"
 _KINDS = (("Microcalcifications", MICRO, Kind.MICRO), ("Macrocalcifications", MACRO, Kind.MACRO))
 _CLUSTERS = "Clusters of calcifications"
 _FRACTION_BITS = 4
@@ -40,7 +41,7 @@ def make_segmentation(study: Study, image: Source) -> FileDataset:
         raise ExportError("the image could not be analysed")
     segments = _segments(Reported.of(image.reading))
     if not segments:
-        raise ExportError("nothing was found, and a segmentation needs a segment")
+        raise ExportError(NOTHING_FOUND)
     out = new_object(study, SEG, SERIES, derived_uid("segmentation", series_uid(study, SERIES[1]), fingerprint(image)))
     _add_image(out, study, image)
     out.SegmentSequence = [_segment(study, number, label, code) for number, (label, code, _) in enumerate(segments, 1)]

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,18 @@ def load_source(image: StudyImage) -> Source:
     if lacking:
         raise ExportError(f"the header of {name} has no valid {' and no valid '.join(map(_words, lacking))}")
     return Source(image.path, header, _identity(image, str(header.SOPInstanceUID)), image.counts, image.reading)
+
+
+def study_uid_of(path: Path) -> str:
+    """Return the Study Instance UID of a file, or nothing if it cannot be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
+            uid = UID(str(header.get("StudyInstanceUID") or ""))
+    except Exception:  # damaged headers make pydicom raise almost anything
+        return ""
+    return str(uid) if uid.is_valid else ""
 
 
 def _identity(image: StudyImage, sop_uid: str) -> Identity:

@@ -18,7 +18,7 @@ from detector.export.dicom.measurements import TID1500, make_measurements
 from detector.export.dicom.modules import save_whole
 from detector.export.dicom.presentation import make_presentation
 from detector.export.dicom.report import ReportKind
-from detector.export.dicom.segmentation import make_segmentation
+from detector.export.dicom.segmentation import NOTHING_FOUND, make_segmentation
 from detector.export.dicom.source import Source, Study, StudyImage, load_source, make_study
 from detector.export.files import file_stem, printable
 
@@ -49,6 +49,11 @@ class Written:
     file: Path | None = None
     reason: str = ""
     is_new: bool = False
+
+    @property
+    def lacks(self) -> bool:
+        """Return whether the object was left out for want of something in the source."""
+        return bool(self.reason) and self.reason != NOTHING_FOUND
 
 
 Maker = Callable[[], FileDataset | None]
