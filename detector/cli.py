@@ -567,7 +567,9 @@ def _show_summary(summary: Summary, job: Job) -> None:
     if len(totals.flagged) > _MOST_NAMED:
         typer.echo(f"  and {len(totals.flagged) - _MOST_NAMED} more: review in {out}/clusters.csv")
     places = [
-        name for name in ("images.csv", "clusters.csv", "spots.csv", "overlays", "crops") if (job.out / name).exists()
+        name
+        for name in ("images.csv", "clusters.csv", "spots.csv", "overlays", "crops", "dicom")
+        if (job.out / name).exists()
     ]
     typer.echo(f"Results: {', '.join(places)} in {out}")
     if totals.failed:
