@@ -171,12 +171,10 @@ class ClusterSettings:
         0.28, "", (0, 1), "lowest confidence that counts at `specific`", "0.1 false spots a cm2 on held-out films"
     )
     sensitive_core: float = _knob(
-        0.12, "", (0, 1), "confidence from which a spot founds a cluster at `sensitive`", "85 % of groups at 0.5 false"
+        0.28, "", (0, 1), "confidence from which a spot founds a cluster at `sensitive`", "one false spot in 10 cm2"
     )
-    balanced_core: float = _knob(
-        0.28, "", (0, 1), "the same at `balanced`", "one false spot in 10 cm2, so that three seldom meet by chance"
-    )
-    specific_core: float = _knob(0.5, "", (0, 1), "the same at `specific`", "more likely calcium than not")
+    balanced_core: float = _knob(0.5, "", (0, 1), "the same at `balanced`", "more likely calcium than not")
+    specific_core: float = _knob(0.7, "", (0, 1), "the same at `specific`", "twice as likely calcium as not")
     rule: str = _knob(
         "density", "", ("density", "grouped"), "how a cluster is defined", "DOMAIN: 3 in 1 cm2, or 5 within 10 mm"
     )

@@ -79,7 +79,9 @@ def varied(pixel_mm: float, seed: int) -> float:
 def load(task: Task) -> Mammogram:
     """Return the image of a task, before anything is put in."""
     if not task.path:
-        recipe = Recipe(groups=(), spacing_mm=task.pixel_mm, rows=int(90 / task.pixel_mm), cols=int(70 / task.pixel_mm))
+        rows, cols = int(120 / task.pixel_mm), int(90 / task.pixel_mm)
+        view, density = ("MLO", "CC")[task.seed % 2], (0.2, 0.35, 0.5)[task.seed % 3]
+        recipe = Recipe(rows, cols, task.pixel_mm, view=view, density=density, groups=())
         return make_phantom(task.seed, recipe)[0]
     mammogram = read_mammogram(Path(task.path), spacing_mm=FILM_MM)
     return resampled(mammogram, task.pixel_mm) if task.pixel_mm else mammogram

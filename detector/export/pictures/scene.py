@@ -66,10 +66,13 @@ def in_colour(grey: GreyImage) -> Picture:
 
 
 def set_scene(reading: Reading, plane: Plane, pen: Pen, shape: tuple[int, int]) -> Scene:
-    """Return the spots that count at the operating point, and the clusters, where a picture of `shape` shows them."""
+    """Return the clusters with their spots, and the single spots that are sure, where a picture of `shape` shows them.
+
+    Single spots that merely count are left to the tables: tens of doubtful rings would hide what matters.
+    """
     settings = Settings.from_mapping(reading.settings)
     spots, clusters = reading.spots, reading.clusters
-    rows = np.flatnonzero((spots.confidence >= settings.cluster.min_confidence) | (spots.cluster_id > 0))
+    rows = np.flatnonzero((spots.confidence >= settings.cluster.core_confidence) | (spots.cluster_id > 0))
     spots, outlines = spots[rows], reading.spot_outlines[rows]
     vertices = plane.place(outlines.vertices_px)
     frames = marks.frame_spots(vertices, outlines.offsets, plane.place(np.stack([spots.row_px, spots.col_px], 1)))
