@@ -345,7 +345,7 @@ def test_settings_reach_their_rooms() -> None:
     def n_spots(**changed: dict[str, float]) -> int:
         return len(analyse(mammogram, Settings.from_mapping(changed)).spots)
 
-    assert n_spots(detect={"threshold_sigma": 6.0}) < len(usual.spots)
+    assert n_spots(detect={"threshold_sigma": 20.0, "supported_sigma": 20.0}) < len(usual.spots)
     assert n_spots(classify={"floor": 0.5}) == (usual.spots.confidence >= 0.5).sum()
     assert n_spots(enhance={"coarsest_scale_mm": 0.2}) != len(usual.spots)
 
