@@ -42,6 +42,8 @@ THICKNESS_MM, DENSE_SHARE = 45.0, 0.6
 """Compressed breast, and share of gland where it is densest: what a breast's range of grey levels stands for."""
 DEEP_MM = 10.0
 """Distance from the skin from which the compressed breast is of even thickness."""
+HIGH_PASS_MM = 0.3
+"""Standard deviation of the Gaussian that takes structure out of the noise."""
 OTHER_BLUR_MM = 0.04
 """Blur of focal spot, movement and screen, which grain and quanta do not show (half contrast at 4 to 5 lp/mm)."""
 
@@ -92,13 +94,12 @@ def insert_physically(mammogram: Mammogram, seed: int, insertion: Insertion | No
     if not planned:
         return mammogram, truth_of(planned, mammogram, breast)
     beam, noise = measure_beam(mammogram, breast), local_noise(mammogram, breast)
-    grains = [_Grain.of(item, mammogram, beam) for item in planned]
+    cell_mm = breast.step_px * mammogram.pixel_mm
+    grains = [_Grain.of(item, mammogram, beam, _level_at(noise, item.particle, cell_mm)) for item in planned]
     heights = _contrasts(planned, grains)
     pixels = mammogram.pixels.copy()
-    step = breast.step_px
     for grain, contrast in zip(grains, heights, strict=True):
-        row, col = (min(int(at) // step, n - 1) for at, n in zip(grain.middle_px, noise.shape, strict=True))
-        _attenuate(pixels, grain, contrast, float(noise[row, col]), beam, rng)
+        _attenuate(pixels, grain, contrast, beam, rng)
     np.minimum(pixels, mammogram.pixels.max(), out=pixels)
     told = [dataclasses.replace(item, contrast=height) for item, height in zip(planned, heights, strict=True)]
     return dataclasses.replace(mammogram, pixels=pixels), truth_of(told, mammogram, breast)
@@ -134,7 +135,8 @@ def grow_grain(
     inner = np.pad(np.ones((LATTICE - 2,) * 3, np.bool_), 1)
     grain = reached < reached[~inner].min()
     # single voxels are far below any system's blur
-    thickness = np.asarray(cv2.GaussianBlur(grain.sum(axis=0).astype(np.float32), (0, 0), 1.0), np.float32)
+    along = np.pad(grain.sum(axis=0).astype(np.float32), 4)
+    thickness = np.asarray(cv2.GaussianBlur(along, (7, 7), 1.0), np.float32)
     size = float(rng.uniform(*(size_mm or (0.2, 0.5))))
     step = size / (2.0 * math.sqrt(np.count_nonzero(thickness > 0.5 * thickness.max()) / math.pi))
     thickness *= np.float32(step)
@@ -184,8 +186,7 @@ def measure_beam(mammogram: Mammogram, breast: BreastRegion) -> Beam:
     """Return what the image tells of its exposure and blur.
 
     The gain follows from the range of grey levels deep in the breast, taken for that from fat to mostly gland; the
-    blur from the noise: white noise that has been through a Gaussian of s pixels has a correlation of exp(-1 / 4 s**2)
-    with its neighbour.
+    blur from how alike neighbouring pixels of noise are.
 
     Parameters
     ----------
@@ -199,8 +200,7 @@ def measure_beam(mammogram: Mammogram, breast: BreastRegion) -> Beam:
     rows, cols = (cells * breast.step_px + breast.step_px // 2).T
     low, high = np.percentile(mammogram.pixels[rows, cols], [5, 95])
     range_of_log = THICKNESS_MM * (GLAND_PER_MM - FAT_PER_MM) * DENSE_SHARE
-    correlation = _neighbour_correlation(mammogram, rows, cols)
-    grain_px = 0.5 / math.sqrt(-math.log(min(max(correlation, 1e-3), 0.95)))
+    grain_px = _grain_px(_neighbour_correlation(mammogram, rows, cols), HIGH_PASS_MM / mammogram.pixel_mm)
     blur_mm = math.hypot(grain_px * mammogram.pixel_mm, OTHER_BLUR_MM)
     return Beam(max(float(high - low), 1e-6) / range_of_log, grain_px, blur_mm)
 
@@ -220,7 +220,7 @@ def _neighbour_correlation(mammogram: Mammogram, rows: NDArray[np.int64], cols: 
     for row, col in zip(rows[::every].tolist(), cols[::every].tolist(), strict=True):
         top, left = min(row, height - side), min(col, width - side)
         part = mammogram.pixels[max(top, 0) : top + side, max(left, 0) : left + side]
-        part = part - cv2.GaussianBlur(part, (0, 0), 0.3 / mammogram.pixel_mm)
+        part = part - cv2.GaussianBlur(part, (0, 0), HIGH_PASS_MM / mammogram.pixel_mm)
         variance = float((part * part).mean())
         if variance > 0:
             pair = 0.5 * float((part[1:] * part[:-1]).mean() + (part[:, 1:] * part[:, :-1]).mean())
@@ -231,18 +231,31 @@ def _neighbour_correlation(mammogram: Mammogram, rows: NDArray[np.int64], cols: 
     return float(np.median(correlations[variances <= np.median(variances)]))
 
 
+def _grain_px(correlation: float, high_pass_px: float) -> float:
+    """Return the Gaussian through which white noise gets a correlation with its neighbour, less a wider Gaussian of it.
+
+    Its autocorrelation is that of three Gaussians, of variance 2 s**2 and one and two of the wider one's more.
+    """
+    sigma = np.linspace(0.2, 3.0, 281)
+    apart = np.zeros((2, len(sigma)))
+    for sign, more in ((1, 0), (-2, 1), (1, 2)):
+        variance = 2 * sigma**2 + more * high_pass_px**2
+        apart += sign / variance * np.exp(-np.array([[0.0], [1.0]]) / (2 * variance))
+    return float(np.interp(correlation, apart[1] / apart[0], sigma))
+
+
 @dataclass(frozen=True, eq=False)
 class _Grain:
-    """A projected grain on the pixels: where its box starts, its thickness there, and the peak of that blurred."""
+    """A projected grain: where its box of pixels starts, its thickness there, the peak of that blurred, local noise."""
 
     start_px: tuple[int, int]
-    middle_px: tuple[float, float]
     thickness_mm: FloatImage
     peak_mm: float
     blur_px: float
+    noise: float
 
     @classmethod
-    def of(cls, item: Planned, mammogram: Mammogram, beam: Beam) -> _Grain:
+    def of(cls, item: Planned, mammogram: Mammogram, beam: Beam, noise: float) -> _Grain:
         particle, pixel_mm = item.particle, mammogram.pixel_mm
         half_mm = 0.5 * max(particle.thickness_mm.shape) * particle.step_mm + 4 * beam.blur_mm
         middle = particle.row_mm / pixel_mm, particle.col_mm / pixel_mm
@@ -255,7 +268,12 @@ class _Grain:
         thickness = solids.draw_calcium([local], (bottom - top, right - left), pixel_mm)
         blur_px = beam.blur_mm / pixel_mm
         blurred = cv2.GaussianBlur(thickness, (0, 0), blur_px)
-        return cls((top, left), middle, thickness, max(float(blurred.max()), 1e-9), blur_px)
+        return cls((top, left), thickness, max(float(blurred.max()), 1e-9), blur_px, noise)
+
+
+def _level_at(noise: FloatImage, particle: solids.Particle, cell_mm: float) -> float:
+    rows, cols = noise.shape
+    return float(noise[min(int(particle.row_mm / cell_mm), rows - 1), min(int(particle.col_mm / cell_mm), cols - 1)])
 
 
 def _contrasts(planned: Sequence[Planned], grains: Sequence[_Grain]) -> list[float]:
@@ -269,19 +287,17 @@ def _contrasts(planned: Sequence[Planned], grains: Sequence[_Grain]) -> list[flo
     ]
 
 
-def _attenuate(
-    pixels: FloatImage, grain: _Grain, contrast: float, noise: float, beam: Beam, rng: np.random.Generator
-) -> None:
+def _attenuate(pixels: FloatImage, grain: _Grain, contrast: float, beam: Beam, rng: np.random.Generator) -> None:
     """Take from the exposure what the grain absorbs, blurred, and add the noise of the quanta that are missing."""
     if contrast <= 0:
         return
-    per_mm = contrast * noise / (beam.gain * grain.peak_mm)
+    per_mm = contrast * grain.noise / (beam.gain * grain.peak_mm)
     passed = np.exp(-np.float32(per_mm) * grain.thickness_mm)
     (top, left), (rows, cols) = grain.start_px, passed.shape
     part = pixels[top : top + rows, left : left + cols]
     passed = np.asarray(cv2.GaussianBlur(passed, (0, 0), grain.blur_px), np.float32)
     # the pixels' own noise is that of the open beam and is weakened with it: what is missing is added
-    missing = np.float32(noise) * np.sqrt(np.maximum(1 / passed - 1, 0))
+    missing = np.float32(grain.noise) * np.sqrt(np.maximum(1 / passed - 1, 0))
     part += missing * _noise(rng, passed.shape, beam.grain_px) - np.float32(beam.gain) * np.log(passed)
 
 

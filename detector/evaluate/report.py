@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from detector.errors import ExportError
 from detector.evaluate.datasets import DATASETS
 from detector.evaluate.froc import Curve, Per, Score, draw_curves, write_rows
@@ -228,5 +230,7 @@ def _crops(study: Study, cases: Sequence[Case], field_mm: float, threshold: floa
 
 
 def _pixels(study: Study, image_id: str) -> FloatImage:
-    spacing = next(t.spacing_mm for t, _ in study.pairs if t.image_id == image_id)
-    return read_mammogram(study.files[image_id], spacing[0] if spacing else None).pixels
+    """Return the image; nothing of one that was not analysed."""
+    if image_id not in study.references:
+        return np.zeros((1, 1), np.float32)
+    return read_mammogram(study.files[image_id], study.references[image_id].identity.spacing_mm[0]).pixels

@@ -130,7 +130,7 @@ def _group_rows(study: Study, spots: Mapping[SpotRule, Score], clusters: Mapping
             "size": groups.spot_sizes,
             "contrast": groups.spot_contrasts,
             "form": groups.spot_forms,
-            "place": groups.spot_places(study.references),
+            "place": _places(study, groups.spot_places(study.references)),
         }
         score = spots[SpotRule.OWN]
         rate = SPOT_RATE if per == "cm2" else CLUSTER_RATE
@@ -138,11 +138,20 @@ def _group_rows(study: Study, spots: Mapping[SpotRule, Score], clusters: Mapping
     if clusters:
         mark_labels: dict[str, Labels] = {
             "form": groups.mark_forms,
-            "place": groups.mark_places(study.references),
+            "place": _places(study, groups.mark_places(study.references)),
         }
         score = clusters[PER_VIEW]
         rows += _rows_by(score, threshold_at(score, CLUSTER_RATE, "image"), "clusters", mark_labels)
     return rows
+
+
+def _places(study: Study, label: Labels) -> Labels:
+    def known(truth: ImageTruth) -> Sequence[str]:
+        if truth.image_id in study.references:
+            return label(truth)
+        return ["unknown"] * max(len(truth.spots), len(truth.marks))
+
+    return known
 
 
 def _rows_by(score: Score, threshold: float, of: str, labels: Mapping[str, Labels]) -> list[Row]:

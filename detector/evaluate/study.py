@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.batch import Job, Limits
@@ -13,7 +13,7 @@ from detector.errors import ReadError
 from detector.evaluate.datasets import DATASETS, read_dataset
 from detector.evaluate.marks import add_zones
 from detector.evaluate.tables import join, read_findings, read_rows
-from detector.evaluate.truth import Findings, ImageTruth, Pair
+from detector.evaluate.truth import Findings, ImageTruth, Mark, Pair
 from detector.export.files import reading_name
 from detector.pipeline import library_versions
 from detector.read import read_mammogram
@@ -21,6 +21,9 @@ from detector.records import Clusters, Mammogram, Outlines, Reading, Spots
 from detector.settings import Settings
 
 Image = tuple[Path, ImageTruth]
+
+UNKNOWN_MM = 0.1
+"""Pixel size where none is known and none matters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,8 @@ class Study:
     files : mapping of str to Path
         Image file by image id.
     references : mapping of str to Reading
-        By image id; gives breast, pectoral muscle, nipple and pixel size, the same for all methods.
+        By image id; gives breast, pectoral muscle, nipple and pixel size, the same for all methods. None for an image
+        that was not analysed.
     n_failed : int
         Images without a Reading.
     """
@@ -129,17 +133,19 @@ def study_of_run(name: str, images: Sequence[Image], run: Path) -> Study:
         readings[image_id] = Reading.from_json((run / reading_name(own_id)).read_text("utf-8"))
     if not readings:
         raise ReadError(f"none of the images was analysed: {run / 'errors.csv'} and skipped.csv say why")
-    pairs = [
-        (t.with_reference(readings[t.image_id]), Findings.of_reading(readings[t.image_id]))
-        if t.image_id in readings
-        else (t, Findings())
-        for _, t in images
-    ]
-    # without a pixel size a failed image cannot be scored, even as one in which nothing was found
-    kept = tuple((t, f) for t, f in pairs if t.spacing_mm)
+    pairs = tuple(_pair(t, readings.get(t.image_id), DATASETS[name].usual_spacing_mm) for _, t in images)
     files = {t.image_id: path for path, t in images}
     method = f"microcalcification-detector, {library_versions()['model']}"
-    return Study(name, method, kept, files, readings, len(images) - len(readings))
+    return Study(name, method, pairs, files, readings, len(images) - len(readings))
+
+
+def _pair(truth: ImageTruth, reading: Reading | None, usual_mm: float | None) -> Pair:
+    """Return truth and findings; an image that was not analysed adds misses and no breast."""
+    if reading is not None:
+        return truth.with_reference(reading), Findings.of_reading(reading)
+    # where nothing was found, no score depends on the size of a pixel
+    spacing = truth.spacing_mm or (usual_mm or UNKNOWN_MM,) * 2
+    return replace(truth, spacing_mm=spacing, breast=truth.breast or Mark.circle(0, 0, 0)), Findings()
 
 
 def study_of_findings(name: str, images: Sequence[Image], findings: Path, spacing_mm: float | None = None) -> Study:
