@@ -41,7 +41,10 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
         return clusters
     suspicion = _suspicion(clusters)
     vascular = clusters.morphology == Morphology.VASCULAR
-    review = (suspicion >= settings.review_suspicion) & (clusters.confidence >= settings.min_confidence) & ~vascular
+    # the more suspicious the pattern, the less sure it must be that it is one
+    high = suspicion >= settings.high_suspicion
+    sure = clusters.confidence >= np.where(high, settings.min_confidence_high, settings.min_confidence)
+    review = (suspicion >= settings.review_suspicion) & sure & ~vascular
     suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
     suggestion[~review & np.isin(clusters.morphology, MOSTLY_BENIGN)] = Suggestion.BENIGN_FORM
     suggestion[~review & (suggestion == Suggestion.NONE)] = Suggestion.COMPARE

@@ -75,7 +75,13 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
     grouped = spots[members[group > 0]]
     row = group[group > 0].astype(np.int64) - 1
     hull_mm = _grown_hulls(grouped, row, n_clusters, settings.hull_margin_mm)
-    return spots, _describe(grouped, row, hull_mm), _outlines(grouped, hull_mm)
+    # the form of a doubtful spot says nothing
+    doubtful = grouped.confidence < settings.core_confidence
+    told = grouped.replace(
+        shape=np.where(doubtful, Shape.UNRESOLVED, grouped.shape),
+        morphology=np.where(doubtful, Morphology.NONE, grouped.morphology),
+    )
+    return spots, _describe(told, row, hull_mm), _outlines(grouped, hull_mm)
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
@@ -136,7 +142,8 @@ def _grown_hulls(spots: Spots, group: Integers, n_clusters: int, margin_mm: floa
 
     The outermost spot of each direction, moved outwards; the slow equivalent is `scipy.spatial.ConvexHull`.
     """
-    order = np.argsort(group, kind="stable")
+    # of two outermost spots the lower, then the right one is taken, whatever the order of rows
+    order = np.lexsort((spots.col_mm, spots.row_mm, group))
     starts = np.searchsorted(group[order], np.arange(n_clusters))
     angle = np.arange(N_HULL_DIRECTIONS) * (2 * np.pi / N_HULL_DIRECTIONS)
     outwards = np.stack([np.sin(angle), np.cos(angle)], axis=1)

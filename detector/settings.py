@@ -207,6 +207,9 @@ class AssessSettings:
     min_confidence: float = _knob(
         0.85, "", (0, 1), "lowest cluster confidence of a flag", "about one false group an image on unseen ones"
     )
+    min_confidence_high: float = _knob(
+        0.7, "", (0, 1), "the same where suspicion is high", "a missed group of thin lines weighs more than a false one"
+    )
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ SAMPLES = (
         DicomForm(bits=14, transfer_syntax="jpeg 2000"),
     ),
     Sample(
-        24,
+        31,
         "L",
         "MLO",
         (Group(Morphology.ROUND, 8, extent_mm=14.0, place=(0.55, 0.2), size_mm=(0.55, 0.9)),),

@@ -18,6 +18,9 @@ of 0.5 to 2.6 mm nine in ten keep over 0.95 and 0.97, of drawn irregular ones th
 ROD_SOLIDITY, ROD_SMOOTHNESS = 0.85, 0.85
 """Solidity and smoothness from which a long form is a rod: a slight bend costs a tenth of either."""
 
+STROKE_SHARE = 0.9
+"""Area by length as a share of a rod's width: its ends are round."""
+
 LARGE_ROD_MM = 2.0
 """Length from which a rod is told by its form word: shorter ones may be oblong grains."""
 
@@ -95,9 +98,12 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
     ndarray of int8
         Codes of `Kind`.
     """
-    rod = (shape == Shape.DASH) & (spots.solidity >= ROD_SOLIDITY) & (smoothness(spots) >= ROD_SMOOTHNESS)
-    rod &= (spots.width_mm >= settings.rod_width_mm) & (spots.length_mm > settings.rod_length_mm)
     stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
+    smooth = (spots.solidity >= ROD_SOLIDITY) & (smoothness(spots) >= ROD_SMOOTHNESS)
+    # a bend widens the caliper and roughens the form, so that of a long rod the stroke must be wide as well
+    bent = (spots.length_mm >= LARGE_ROD_MM) & (stroke_mm >= STROKE_SHARE * settings.rod_width_mm)
+    rod = (shape == Shape.DASH) & (smooth | bent)
+    rod &= (spots.width_mm >= settings.rod_width_mm) & (spots.length_mm > settings.rod_length_mm)
     thin = np.isin(shape, (Shape.DASH, Shape.BRANCHING)) & (stroke_mm < THIN_MM)
     macro = ((spots.width_mm >= settings.macro_width_mm) & ~thin) | rod
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
