@@ -6,7 +6,7 @@ import shutil
 import pytest
 from hypothesis import settings
 
-from scripts.environment import TOOLS
+from scripts.environment import LONG_TOOLS, TOOLS
 
 # The plain run tries the same examples every time, so that it never fails by chance; --long searches anew.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
@@ -19,7 +19,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for command in (name for mark in item.iter_markers("needs") for name in mark.args):
         if shutil.which(command):
             continue
-        reason = f"needs {command} (Debian, Ubuntu: apt-get install {TOOLS[command]})"
+        reason = f"needs {command} (Debian, Ubuntu: apt-get install {(TOOLS | LONG_TOOLS)[command]})"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -21,8 +21,8 @@ from detector.cli import main
 from detector.errors import ExportError
 from detector.export.dicom import StudyImage, write_objects
 from detector.export.dicom.send import SENT, CStore, Result, Stow, send_objects
+from scripts.orthanc import Orthanc, free_port, running
 from tests.dicom_studies import make_study
-from tests.orthanc import Orthanc, free_port, running
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.needs("Orthanc")
