@@ -51,7 +51,8 @@ def test_the_marks_sit_on_the_spots_in_ohif(monochrome: int, tmp_path: Path) -> 
     rows, cols = np.mgrid[: screen.shape[0], : screen.shape[1]]
     inside = np.hypot(cols - middle[0], rows - middle[1]) < radius
     bright = (inside & (spots > 0.5 * spots[inside].max())).astype(np.uint8)
-    found = cv2.connectedComponentsWithStats(bright)[3][1:]
+    _, _, stats, centers = cv2.connectedComponentsWithStats(bright)
+    found = centers[1:][stats[1:, cv2.CC_STAT_AREA] > 10 * scale**2]  # of a disc over 50
     expected = middle + scale * (places - center)[:, ::-1]
     distance = np.linalg.norm(found[:, None] - expected[None], axis=2)
     assert len(found) == len(places)
