@@ -223,7 +223,9 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     )
     assert share[sharp].max() > 0.75
     assert len(lump) and share[lump].max() < 0.35
-    np.testing.assert_allclose(edge_steps(detail, seeds), seeds.edge)
+    coarse = seeds.scale_mm >= SETTINGS.detect.coarse_scale_mm
+    for bounded, chosen in ((True, coarse), (False, ~coarse)):
+        np.testing.assert_allclose(edge_steps(detail, seeds, bounded=bounded)[chosen], seeds.edge[chosen])
 
 
 def test_height_of_a_disc_is_its_contrast_on_a_slope_too() -> None:

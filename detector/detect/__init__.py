@@ -47,7 +47,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
-    edge[fine] = edge_steps(detail, marks.seeds[fine])
+    edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
 
 

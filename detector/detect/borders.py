@@ -19,7 +19,7 @@ _SINE, _COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
 Floats = NDArray[np.float64]
 
 
-def edge_steps(detail: Detail, seeds: Seeds) -> Floats:
+def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
     """Return the mean step of grey level across the border of each seed.
 
     Sixteen rays leave each seed. Where a ray falls to the outline's level, on the seed's own level of the pyramid, the
@@ -29,6 +29,8 @@ def edge_steps(detail: Detail, seeds: Seeds) -> Floats:
     ----------
     detail : Detail
     seeds : Seeds
+    bounded : bool
+        Whether a step counts no more than the seed's own height: the rest is that of a film's or the breast's edge.
 
     Returns
     -------
@@ -40,7 +42,8 @@ def edge_steps(detail: Detail, seeds: Seeds) -> Floats:
         rows = np.flatnonzero(seeds.level == index)
         if len(rows):
             chosen = seeds[rows]
-            edge[rows] = _step(detail, chosen, _border_px(detail, level, chosen))
+            most = chosen.height if bounded else np.full(len(chosen), np.inf)
+            edge[rows] = _step(detail, chosen, _border_px(detail, level, chosen), most)
     return edge
 
 
@@ -61,7 +64,7 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> Floats:
     return np.asarray((first[..., 0] - 1 + share) * step_px, np.float64)
 
 
-def _step(detail: Detail, seeds: Seeds, border_px: Floats) -> Floats:
+def _step(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floats:
     """Return the steepest step near the border, averaged over the rays.
 
     A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
@@ -77,6 +80,6 @@ def _step(detail: Detail, seeds: Seeds, border_px: Floats) -> Floats:
         )
         for shift in (-delta, delta)
     )
-    step = inside - outside
+    step = np.minimum(inside - outside, most[:, None, None])
     step = (step + np.roll(step, 1, axis=2) + np.roll(step, -1, axis=2)) / 3
     return np.asarray(step.max(axis=1).mean(axis=1), np.float64)

@@ -92,7 +92,7 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     """Return the seeds, with their cells, that are fine or end sharply: calcium ends within the system's blur."""
     coarse = np.flatnonzero(seeds.scale_mm >= settings.coarse_scale_mm)
     edge = np.full(len(seeds), np.nan)
-    edge[coarse] = edge_steps(detail, seeds[coarse])
+    edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
     noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
     fades = edge < np.maximum(settings.edge_share * seeds.height, settings.edge_sigma * noise)
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
