@@ -1,6 +1,6 @@
 """Shows DICOM objects in a real viewer: OHIF's prebuilt package from npm, on an Orthanc, in a headless Chromium.
 
-``ohif.py`` draws docs/ohif.jpg and docs/presentation_state.jpg from the sample study. It needs playwright (pip), and
+``python -m scripts.ohif`` draws docs/ohif.jpg and docs/presentation_state.jpg from the sample study. It needs playwright (pip), and
 npm, chromium, orthanc with orthanc-dicomweb, and dcmtk (Debian).
 """
 

@@ -609,6 +609,18 @@ def test_spots_come_back_at_the_pixels_where_they_were_drawn(
         assert (shown[row, col] > np.maximum(shown[row + 7, col], shown[row, col - 7])).all()
 
 
+@pytest.mark.parametrize(("photometric", "shape"), [("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "IDENTITY")])
+def test_the_photometric_interpretation_inverts_where_the_header_says_no_more(
+    study: list[StudyImage], photometric: str, shape: str, tmp_path: Path
+) -> None:
+    header = pydicom.dcmread(study[0].path)
+    header.PhotometricInterpretation = photometric
+    del header.PresentationLUTShape
+    header.save_as(tmp_path / "x.dcm")
+    state = write_one([StudyImage(tmp_path / "x.dcm", study[0].reading)], tmp_path / "out", "gsps")
+    assert state.PresentationLUTShape == shape
+
+
 @pytest.mark.needs("dcmp2pgm")
 @pytest.mark.parametrize("monochrome", [1, 2])
 def test_a_presentation_state_shows_bright_spots_bright(monochrome: int, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def make_segmentation(study: Study, image: Source) -> FileDataset:
     """
     if image.reading is None:
         raise ExportError("the image could not be analysed")
-    segments = _segments(Reported.of(image.reading))
+    segments = find_segments(Reported.of(image.reading))
     if not segments:
         raise ExportError(NOTHING_FOUND)
     out = new_object(study, SEG, SERIES, derived_uid("segmentation", series_uid(study, SERIES[1]), fingerprint(image)))
@@ -57,7 +57,7 @@ def make_segmentation(study: Study, image: Source) -> FileDataset:
     return out
 
 
-def _segments(reported: Reported) -> list[tuple[str, Code, Outlines]]:
+def find_segments(reported: Reported) -> list[tuple[str, Code, Outlines]]:
     """Return label, type and outlines of each kind of which something was found."""
     spots, outlines = reported.spots, reported.spot_outlines
     found = [(label, code, outlines[np.flatnonzero(spots.kind == kind)]) for label, code, kind in _KINDS]
@@ -127,12 +127,12 @@ def _frame(image: Source, number: int) -> Dataset:
 
 def _pack(segments: Sequence[Outlines], shape: tuple[int, int]) -> bytes:
     """Return the masks of the segments, bit by bit, lowest bit first, frames without gaps (PS3.5 8.1.1)."""
-    masks = np.stack([_fill(outlines, shape) for outlines in segments])
+    masks = np.stack([fill_outlines(outlines, shape) for outlines in segments])
     packed = np.packbits(masks, bitorder="little").tobytes()
     return packed + b"\0" * (len(packed) % 2)
 
 
-def _fill(outlines: Outlines, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def fill_outlines(outlines: Outlines, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a mask of the pixels whose centres lie in or on the outlines."""
     mask = np.zeros(shape, np.uint8)
     for outline in outlines:
