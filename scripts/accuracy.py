@@ -29,6 +29,7 @@ from detector.evaluate import figures
 from detector.evaluate.datasets import read_mini_mias
 from detector.evaluate.froc import draw_curves, flagged_cases, image_roc, score_clusters, sensitivities
 from detector.evaluate.marks import add_zones
+from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
 from detector.evaluate.trials import Background, Kind, Outcome, Trial, run_trial, settings_at
 from detector.evaluate.truth import Findings, ImageTruth, Pair
@@ -41,7 +42,7 @@ from detector.records import Distribution, Morphology, Reading
 
 ROOT = Path(__file__).resolve().parents[1]
 ZONES = ROOT / "detector" / "evaluate" / "zones.csv"
-FILM_MM, NYU_MM = 0.0435, 0.07
+FILM_MM, NYU_MM, MIAS_MM = 0.0435, 0.07, 0.2
 FIRST_SEED = 5000
 """Training uses seeds below 200."""
 
@@ -294,7 +295,7 @@ def mini_mias_block(plan: Plan) -> str:
     assert plan.extra_data
     images = list(read_mini_mias(plan.extra_data / "mini-mias", skip_missing=True))
     for path, truth in images:
-        Background(truth.image_id, path, truth.patient_id, "film", 0.2).check()
+        Background(truth.image_id, path, truth.patient_id, "film", MIAS_MM).check()
     with multiprocessing.get_context("spawn").Pool(plan.workers, cv2.setNumThreads, (1,)) as pool:
         readings = pool.map(_read_mias, [path for path, _ in images], chunksize=1)
     truths = [truth.with_reference(reading) for (_, truth), reading in zip(images, readings, strict=True)]
@@ -313,12 +314,51 @@ def mini_mias_block(plan: Plan) -> str:
         markdown(rows),
         "**Flagged cases** at `balanced`.",
         markdown(cases),
+        "**Realism**: area under the curve of a classifier that tells patches of 1 cm around the marked groups from "
+        "patches around groups put into the normal images, each woman's by a model that has not seen her; 0.5 is not "
+        "at all.",
+        markdown(realism_rows(images, plan)),
     ]
     return "\n\n".join(parts)
 
 
+def realism_rows(images: Sequence[tuple[Path, ImageTruth]], plan: Plan) -> Table:
+    """Return how well groups of both sets are told from real ones."""
+    real = [_MiasPatches(path, truth, None, 0) for path, truth in images if truth.marks]
+    normal = [image for image in images if image[1].positive is False]
+    rows: Table = []
+    with multiprocessing.get_context("spawn").Pool(plan.workers, cv2.setNumThreads, (1,)) as pool:
+        true = [patch for found in pool.map(_patches, real, chunksize=1) for patch in found]
+        for kind in (Kind.STANDARD, Kind.PHYSICAL):
+            put_in = [_MiasPatches(path, truth, kind, FIRST_SEED + i) for i, (path, truth) in enumerate(normal)]
+            inserted = [patch for found in pool.map(_patches, put_in, chunksize=1) for patch in found]
+            row: Row = {"set": f"{kind}", "patches of it": len(inserted), "real patches": len(true)}
+            rows.append(row | {"area under the curve": realism_auc([*true, *inserted])})
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _MiasPatches:
+    """An image to take patches from: around its marks, or around groups that are put in."""
+
+    path: Path
+    truth: ImageTruth
+    kind: Kind | None
+    seed: int
+
+
+def _patches(work: _MiasPatches) -> list[Patch]:
+    if work.kind is None:
+        centers = [mark.center_px for mark in work.truth.marks]
+        return patches_of(read_mammogram(work.path, MIAS_MM), centers, work.truth.patient_id, True)
+    background = Background(work.truth.image_id, work.path, work.truth.patient_id, "film", MIAS_MM)
+    mammogram, known = Trial(work.seed, background, work.kind).make()
+    centers = list(zip(known.clusters.row_px.tolist(), known.clusters.col_px.tolist(), strict=True))
+    return patches_of(mammogram, centers, work.truth.patient_id, False)
+
+
 def _read_mias(path: Path) -> Reading:
-    return analyse(read_mammogram(path, 0.2), settings_at("sensitive"))
+    return analyse(read_mammogram(path, MIAS_MM), settings_at("sensitive"))
 
 
 def _mias_row(pairs: Sequence[Pair]) -> Row:
