@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -294,8 +293,8 @@ class Seeds(Table):
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
     height: NDArray[np.float64] = _column("f8", "", "detect", "grey levels from the surroundings to the peak")
     threshold: NDArray[np.float64] = _column("f8", "", "detect", "grey level of the outline, at the peak's place")
-    tilt_row: NDArray[np.float64] = _column("f8", "1/px", "detect", "change of that level from row to row")
-    tilt_col: NDArray[np.float64] = _column("f8", "1/px", "detect", "change of that level from column to column")
+    tilt_row: NDArray[np.float64] = _column("f8", "", "detect", "change of that level from row to row")
+    tilt_col: NDArray[np.float64] = _column("f8", "", "detect", "change of that level from column to column")
     edge: NDArray[np.float64] = _column("f8", "", "detect", "mean step of grey level across the outline")
     cut: NDArray[np.bool_] = _column("?", "", "detect", "the outline was cut off by the search window")
 
@@ -612,6 +611,8 @@ def sample_bilinear(image: FloatImage, row: NDArray[np.float64], col: NDArray[np
     maps[1, :n] = np.broadcast_to(row, shape).ravel()
     if n == 0:
         return np.empty(shape, np.float32)
+    import cv2
+
     x, y = maps.reshape(2, height, _MAP_WIDTH)
     sampled = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(sampled, np.float32).ravel()[:n].reshape(shape)
