@@ -27,6 +27,7 @@ from detector.evaluate.insertion import Insertion, insert_calcifications, local_
 from detector.evaluate.marks import write_marks
 from detector.evaluate.particles import outline_of, size_of
 from detector.evaluate.phantoms import Truth, make_phantom
+from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
 from detector.evaluate.results import evaluate_study
 from detector.evaluate.study import read_images, refer, study_of_findings
@@ -433,3 +434,21 @@ def test_the_documents_have_a_place_for_every_table() -> None:
     ):
         text = (root / name).read_text("utf-8")
         assert blocks <= set(re.findall(r"<!-- ([\w-]+) -->\n.*?<!-- end of \1 -->", text, re.DOTALL))
+
+
+def test_realism_is_half_for_what_is_alike_and_one_for_what_is_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def patches(shift: float) -> list[Patch]:
+        values = rng.normal(size=(80, 5)) + shift * (np.arange(80) % 2)[:, None]
+        return [Patch(v, f"woman {i // 4}", i % 2 == 1) for i, v in enumerate(values)]
+
+    assert realism_auc(patches(0.0)) == pytest.approx(0.5, abs=0.15)
+    assert realism_auc(patches(4.0)) > 0.99
+
+
+def test_patches_are_described_by_their_candidates() -> None:
+    image, truth = make_phantom(1, SMALL)
+    middle = (float(truth.clusters.row_px[0]), float(truth.clusters.col_px[0]))
+    (patch,) = patches_of(image, [middle, (790.0, 590.0)], "a", True)  # in the corner is air
+    assert patch.features[-1] >= 6 and np.isfinite(patch.features).all()
