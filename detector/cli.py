@@ -295,10 +295,12 @@ def evaluate(
 
     Exit status: as of `detector run`.
     """
+    from detector.evaluate.froc import check_matplotlib
     from detector.evaluate.report import write_report
     from detector.evaluate.results import evaluate_study
     from detector.evaluate.study import plan_run, read_images, study_of_findings, study_of_run
 
+    check_matplotlib()
     images, status = read_images(dataset, path, zones, skip_missing=skip_missing), 0
     if findings is None:
         with _logging(None):

@@ -8,6 +8,7 @@ reaches whose false positives do not exceed that rate: nothing is interpolated.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -440,6 +441,18 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def check_matplotlib() -> None:
+    """Raise if curves cannot be drawn, before hours of work that would end with them.
+
+    Raises
+    ------
+    ExportError
+        If matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ExportError("drawing curves needs matplotlib: pip install 'microcalcification-detector[evaluate]'")
+
+
 def draw_curves(path: Path, curves: Mapping[str, Curve], per: Per, *, limit: float | None = None) -> None:
     """Draw curves as a PNG, one line a method, from no false positive up to a limit.
 
@@ -448,13 +461,10 @@ def draw_curves(path: Path, curves: Mapping[str, Curve], per: Per, *, limit: flo
     ExportError
         If matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ExportError(
-            "drawing curves needs matplotlib: pip install 'microcalcification-detector[evaluate]'"
-        ) from error
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
