@@ -86,7 +86,7 @@ def _truth(**columns: object) -> Spots:
 
 @pytest.mark.parametrize(
     ("row", "col", "label"),
-    [(100, 100, 1), (113, 100, 1), (87, 101, 1), (100, 113, 0), (100, 104, -1), (118.5, 100, -1), (140, 100, 0)],
+    [(100, 100, 1), (113, 100, 1), (87, 101, 1), (100, 113, 0), (100, 104, -1), (117.5, 100, -1), (140, 100, 0)],
 )
 def test_a_line_is_calcium_along_its_axis(row: float, col: float, label: int) -> None:
     spots = Spots.blank(1, row_px=[row], col_px=[col])

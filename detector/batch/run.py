@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import os
 import secrets
 import shutil
@@ -163,6 +164,8 @@ def run_batch(
     DetectorError
         If nothing can be done: a path is missing, the folder cannot be written, is in use or is someone else's.
     """
+    # missing here is one sentence, missing in the workers a row a file
+    importlib.import_module("cv2")
     check_limits(job.limits)
     check_formats(job.formats, job.pseudonymise)
     check_paths(job.paths, job.out)
