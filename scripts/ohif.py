@@ -1,7 +1,7 @@
 """Shows DICOM objects in a real viewer: OHIF's prebuilt package from npm, on an Orthanc, in a headless Chromium.
 
-``python -m scripts.ohif`` draws docs/ohif.jpg and docs/presentation_state.jpg from the sample study. It needs playwright (pip), and
-npm, chromium, orthanc with orthanc-dicomweb, and dcmtk (Debian).
+``python -m scripts.ohif`` draws docs/ohif.jpg and docs/presentation_state.jpg from the sample study. It needs
+playwright (pip), and npm, chromium, orthanc with orthanc-dicomweb, and dcmtk (Debian).
 """
 
 from __future__ import annotations
