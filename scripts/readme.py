@@ -12,12 +12,10 @@ import enum
 import os
 import platform
 import re
-import resource
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -98,10 +96,11 @@ def speed(root: Path) -> str:
     ratio = float(found(r"\*\*ratio\*\*.*\*\*([\d.]+)\*\*", text))
     around = {name: float(ms) for name, ms in re.findall(r"^\| (read|draw|encode)[^|]* \| ([\d.]+) \|", text, re.M)}
     whole = seconds + sum(around.values()) / 1000
+    memory = ", ".join(f"{mb} MB for {size}" for size, mb in re.findall(r"^\| (\d+ x \d+) \| (\d+) \|$", text, re.M))
     return (
         f"A phantom of {shape} is analysed in {seconds:.2g} s, {ratio:.1f} times as fast as scikit-image's `blob_dog` "
-        f"looks for blobs alone; with reading and pictures it takes about {whole:.2g} s ({machine}). "
-        "Rooms, memory and rules: [BENCHMARKS.md](BENCHMARKS.md)."
+        f"looks for blobs alone; with reading and pictures it takes about {whole:.2g} s. "
+        f"Memory of a worker: {memory or 'not measured'} pixels. {machine}; more in [BENCHMARKS.md](BENCHMARKS.md)."
     )
 
 
@@ -183,17 +182,6 @@ def draw(folder: Path) -> None:
 # times
 
 
-@dataclass(frozen=True)
-class Took:
-    """How long a command took: by the clock, and by the processor with all its children, in seconds."""
-
-    clock_s: float
-    processor_s: float
-
-    def __str__(self) -> str:
-        return f"{duration(self.clock_s)} ({duration(self.processor_s)} of processor time)"
-
-
 def duration(seconds: float) -> str:
     """Return seconds in words, to two digits or so."""
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
@@ -204,23 +192,18 @@ def commands(text: str) -> list[str]:
     return found(r"^```sh\n((?:.*\n)+?)```", text).splitlines()
 
 
-def run(command: str, folder: Path, env: Mapping[str, str]) -> Took:
-    """Run a command as it is printed and say how long it took.
+def run(command: str, folder: Path, env: Mapping[str, str]) -> float:
+    """Run a command as it is printed and return how many seconds it took.
 
     Raises
     ------
     SystemExit
         If it fails.
     """
-    before, start = _children_s(), time.perf_counter()
+    start = time.perf_counter()
     if status := subprocess.run(["sh", "-c", command], cwd=folder, env=env, check=False).returncode:
         raise SystemExit(f"scripts/readme: {command} ended with status {status}")
-    return Took(time.perf_counter() - start, _children_s() - before)
-
-
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return time.perf_counter() - start
 
 
 def time_commands(text: str) -> str:
@@ -231,16 +214,21 @@ def time_commands(text: str) -> str:
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
         env = {**os.environ, "PIP_CACHE_DIR": str(Path(folder) / "pip")}
         first, again, tests = (run(command, clone, env) for command in (detect, f"{detect} --fresh", test))
+    return times(first, again, tests)
+
+
+def times(first: float, again: float, tests: float) -> str:
+    """Return how many seconds the first command took, and took again, and the second, as a sentence."""
     return (
-        f"Measured in a fresh clone on {machine()}: the first command took {first}, set-up with its downloads "
-        f"included, and {again} the next time; `scripts/test`, which sets up an environment of its own, {tests}."
+        f"In a fresh clone, with all downloads, the first took {duration(first)} ({duration(again)} the next time) and "
+        f"the second {duration(tests)}, on {machine()}."
     )
 
 
 def machine() -> str:
     """Return what this machine is."""
     system = platform.freedesktop_os_release()["PRETTY_NAME"] if platform.system() == "Linux" else platform.platform()
-    return f"{os.cpu_count()} cores of an {processor()} ({system}, Python {platform.python_version()})"
+    return f"{os.cpu_count()} cores ({processor()}, {system}, Python {platform.python_version()})"
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def test_numbers_of_other_papers_are_found_in_them(tmp_path: Path) -> None:
     rooms = {"detect": 0.5}
     times = bench.Times(0.61, 4.3, (6.9, 7.04, 7.2), rooms, {"read and decode": 0.1, "draw overlay": 0.3}, 20.1)
     (tmp_path / "BENCHMARKS.md").write_text(bench.report(times, {"4096 x 3328": 600.0}, None, 3))
-    for number in ("4096 x 3328", "0.61 s", "7.0 times", "about 1 s", bench.processor()):
+    for number in ("4096 x 3328", "0.61 s", "7.0 times", "about 1 s", "600 MB for", bench.processor()):
         assert number in speed(tmp_path)
     block = "<!-- {0} -->\nOn {0}.\n\n| x |\n|---|\n| {0} |\n\n| y |\n<!-- end of {0} -->\n"
     tables = block.format("film") + block.format("digital")
