@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from detector.records import BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
+from detector.records import BENIGN_FORMS, BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
 DENSITY_DISC_MM = 5.642
@@ -25,19 +25,6 @@ N_BEST = 3
 
 THIN_MM = 0.5
 """Width under which a line is thin (BI-RADS 5th edition: fine linear)."""
-
-BENIGN_MACRO = (
-    Morphology.SKIN,
-    Morphology.VASCULAR,
-    Morphology.COARSE,
-    Morphology.LARGE_ROD_LIKE,
-    Morphology.ROUND,
-    Morphology.RIM,
-    Morphology.DYSTROPHIC,
-    Morphology.MILK_OF_CALCIUM,
-    Morphology.SUTURE,
-)
-"""Forms that keep a macrocalcification from raising a flag."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -85,7 +72,7 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
-    benign_macro = (spots.kind == Kind.MACRO) & np.isin(spots.morphology, BENIGN_MACRO)
+    benign_macro = (spots.kind == Kind.MACRO) & np.isin(spots.morphology, BENIGN_FORMS)
     known = (spots.kind != Kind.UNKNOWN) & (spots.width_mm <= settings.macro_member_mm)
     return np.asarray(known & ~benign_macro & (spots.confidence >= settings.min_confidence), np.bool_)
 

@@ -70,6 +70,20 @@ class Morphology(enum.IntEnum):
     FINE_LINEAR_BRANCHING = 15
 
 
+BENIGN_FORMS = (
+    Morphology.SKIN,
+    Morphology.VASCULAR,
+    Morphology.COARSE,
+    Morphology.LARGE_ROD_LIKE,
+    Morphology.ROUND,
+    Morphology.RIM,
+    Morphology.DYSTROPHIC,
+    Morphology.MILK_OF_CALCIUM,
+    Morphology.SUTURE,
+)
+"""Forms that tell a macrocalcification as benign: it raises no flag, and its form says more than that it is one."""
+
+
 class Distribution(enum.IntEnum):
     """How the spots of a cluster lie in the breast (BI-RADS, 5th edition)."""
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from detector.cluster import BENIGN_MACRO, DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
-from detector.records import Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
+from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
+from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
 SETTINGS = ClusterSettings()
@@ -167,7 +167,7 @@ def test_nothing_found_is_empty_tables() -> None:
 CLOSE = [[10, 10], [10, 12], [11, 11], [12, 11], [12, 13], [13, 12]]
 
 
-@pytest.mark.parametrize("word", BENIGN_MACRO)
+@pytest.mark.parametrize("word", BENIGN_FORMS)
 def test_macrocalcifications_of_a_benign_form_join_nothing(word: Morphology) -> None:
     macro = spots_at(CLOSE, kind=Kind.MACRO, morphology=word, width_mm=1.3)
     assert len(grouped(macro)[1]) == 0

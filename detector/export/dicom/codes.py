@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydicom.sr.codedict import codes
 
-from detector.records import Distribution, Kind, Morphology
+from detector.records import BENIGN_FORMS, Distribution, Kind, Morphology
 
 
 class Code(NamedTuple):
@@ -63,18 +63,6 @@ FORMS: Mapping[Morphology, Code] = {
     Morphology.FINE_LINEAR_BRANCHING: member(6010, "FineLinearBranchingCastingCalcification"),
 }
 """Forms of CID 6010, Calcification Type."""
-BENIGN_FORMS = (
-    Morphology.SKIN,
-    Morphology.VASCULAR,
-    Morphology.COARSE,
-    Morphology.LARGE_ROD_LIKE,
-    Morphology.ROUND,
-    Morphology.RIM,
-    Morphology.DYSTROPHIC,
-    Morphology.MILK_OF_CALCIUM,
-    Morphology.SUTURE,
-)
-"""Forms that say more of a macrocalcification than that it is one."""
 DISTRIBUTIONS: Mapping[Distribution, Code] = {
     Distribution.DIFFUSE: member(6012, "DiffuseCalcificationDistribution"),
     Distribution.REGIONAL: member(6012, "RegionalCalcificationDistribution"),
