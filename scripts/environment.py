@@ -15,10 +15,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-TOOLS = {"dsrdump": "dcmtk", "dcmpschk": "dcmtk", "dcmp2pgm": "dcmtk", "Orthanc": "orthanc orthanc-dicomweb"}
+TOOLS = {
+    "dsrdump": "dcmtk",
+    "dcmpschk": "dcmtk",
+    "dcmp2pgm": "dcmtk",
+    "Orthanc": "orthanc orthanc-dicomweb",
+    "chromium": "chromium",
+}
 """Commands that tests need, and the Debian packages of each; tests/conftest.py reads this list as well."""
 
-LONG_TOOLS = {"chromium": "chromium", "npm": "npm"}
+LONG_TOOLS = {"npm": "npm"}
 """The same for tests that take long; large, and therefore left to who runs them."""
 
 OPENCV_LIBRARIES = ("libgl1", "libglib2.0-0")
