@@ -65,6 +65,12 @@ def in_colour(grey: GreyImage) -> Picture:
     return picture
 
 
+def marked_spots(reading: Reading) -> NDArray[np.intp]:
+    """Return the rows of the spots that pictures and pages mark: those of clusters, and single ones that are sure."""
+    sure = Settings.from_mapping(reading.settings).cluster.core_confidence
+    return np.flatnonzero((reading.spots.confidence >= sure) | (reading.spots.cluster_id > 0))
+
+
 def set_scene(reading: Reading, plane: Plane, pen: Pen, shape: tuple[int, int]) -> Scene:
     """Return the clusters with their spots, and the single spots that are sure, where a picture of `shape` shows them.
 
@@ -72,7 +78,7 @@ def set_scene(reading: Reading, plane: Plane, pen: Pen, shape: tuple[int, int]) 
     """
     settings = Settings.from_mapping(reading.settings)
     spots, clusters = reading.spots, reading.clusters
-    rows = np.flatnonzero((spots.confidence >= settings.cluster.core_confidence) | (spots.cluster_id > 0))
+    rows = marked_spots(reading)
     spots, outlines = spots[rows], reading.spot_outlines[rows]
     vertices = plane.place(outlines.vertices_px)
     frames = marks.frame_spots(vertices, outlines.offsets, plane.place(np.stack([spots.row_px, spots.col_px], 1)))
