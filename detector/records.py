@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import importlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -498,6 +500,14 @@ class Mammogram:
         """Geometric mean of the two spacings, in mm."""
         return float(np.sqrt(self.spacing_mm[0] * self.spacing_mm[1]))
 
+    def __repr__(self) -> str:
+        rows, cols = self.pixels.shape
+        return f"Mammogram({_named(self.identity)}, {rows} x {cols} pixels of {self.pixel_mm:g} mm)"
+
+    def _repr_html_(self) -> str:
+        """Return a picture and a small table, for notebooks."""
+        return str(_display().mammogram_html(self))
+
 
 @dataclass(frozen=True)
 class Box:
@@ -596,10 +606,10 @@ class Level:
         for name in ("image", "background"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
 
-    @property
+    @functools.cached_property
     def tophat(self) -> FloatImage:
         """White top-hat of the level."""
-        return np.subtract(self.image, self.background)
+        return _read_only(np.subtract(self.image, self.background))
 
     def sample(self, row_px: NDArray[np.float64], col_px: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the image at places in pixels of the whole image, any shape, by bilinear interpolation."""
@@ -876,3 +886,22 @@ class Reading:
     def n_review(self) -> int:
         """Number of clusters flagged for review."""
         return int(np.count_nonzero(self.clusters.review))
+
+    def __repr__(self) -> str:
+        return (
+            f"Reading({_named(self.identity)}, {len(self.spots)} candidates, {len(self.clusters)} clusters, "
+            f"{self.n_review} to review)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a drawing and a small table, for notebooks."""
+        return str(_display().reading_html(self))
+
+
+def _named(identity: Identity) -> str:
+    return f"{identity.side} {identity.view}".strip() or "view unknown"
+
+
+def _display() -> Any:
+    # By name and when it is asked for: records import nothing else of the package.
+    return importlib.import_module("detector.display")
