@@ -118,6 +118,7 @@ def test_a_report_of_another_program_in_older_codes_says_the_same(
             reference.ValueType, reference.ReferencedSOPSequence = "IMAGE", image.ReferencedSOPSequence
             del reference.ReferencedContentItemIdentifier
     assert changed > 500
+    assert {"F-01775", "F-01776"} <= {c.CodeValue for i in items_of(other) for c in i.get("ConceptCodeSequence", [])}
     impressions = next(
         (n, i) for n, i in enumerate(other.ContentSequence, 1) if i.ConceptNameCodeSequence[0].CodeValue == "111017"
     )

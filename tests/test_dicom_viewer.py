@@ -24,7 +24,6 @@ from tests.test_dicom_export import spots_drawn
 @pytest.mark.needs("Orthanc", "npm", "chromium")
 @pytest.mark.parametrize("monochrome", [1, 2])
 def test_the_marks_sit_on_the_spots_in_ohif(monochrome: int, tmp_path: Path) -> None:
-    pytest.importorskip("playwright")
     drawn, places = spots_drawn()
     path = write_dicom(tmp_path / "x.dcm", drawn, DicomForm(monochrome=monochrome, bits=14))
     reading = make_reading(detector.read_mammogram(path).identity, len(places), 1)

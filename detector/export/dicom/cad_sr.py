@@ -1,7 +1,7 @@
 """Mammography CAD SR: TID 4000 of PS3.16 and the templates below it, whose rows are cited where they are written.
 
 Every image of the study is in the Image Library. Clusters are Single Image Findings inferred from the individual
-calcifications in them; calcifications in no cluster are findings that are not for presentation.
+calcifications in them. Not for presentation are calcifications in no cluster, and macrocalcifications.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from detector.export.dicom.codes import (
     ENGLISH,
     INDIVIDUAL,
     LONG_AXIS,
-    MICRO,
     MM,
     MM2,
     MODIFIERS,
@@ -150,14 +149,15 @@ class _Impressions:
         return container("INFERRED FROM", concept("IndividualImpressionRecommendation"), rows)
 
     def _intent(self, row: int) -> Code:
-        return REQUIRED if self._reported.clusters.review[row] else OPTIONAL
+        if self._reported.clusters.review[row]:
+            return REQUIRED
+        return NOT_SHOWN if self._reported.kind_of_cluster(row) == Kind.MACRO else OPTIONAL
 
     def _cluster(self, row: int) -> Dataset:
         """Return TID 4006 for a cluster: what it is (TID 4010), then the calcifications that it is inferred from."""
         clusters = self._reported.clusters
-        kind = Kind.MACRO if clusters.n_macro[row] == clusters.n_spots[row] else Kind.MICRO
         own = [code_item("HAS PROPERTIES", concept("CalcificationType"), c)
-               for c in types_of(kind, int(clusters.morphology[row]))]  # fmt: skip
+               for c in types_of(self._reported.kind_of_cluster(row), int(clusters.morphology[row]))]  # fmt: skip
         if clusters.distribution[row]:
             word = DISTRIBUTIONS[Distribution(clusters.distribution[row])]
             own.append(code_item("HAS PROPERTIES", concept("CalcificationDistribution"), word))
@@ -174,19 +174,24 @@ class _Impressions:
         return self._finding(CLUSTER, intent, (clusters, row, outline), [*own, *inner])
 
     def _individuals(self, cluster_id: int, intent: Code) -> list[Dataset]:
-        """Return TID 4006 for the calcifications of a cluster, or of none: what each is (TID 4009)."""
+        """Return TID 4006 for the calcifications of a cluster, or of none: what each is (TID 4009).
+
+        One of unknown size and form is left out, since the template asks for a type or a measurement.
+        """
         spots = self._reported.spots
         findings = []
         for row in np.flatnonzero(spots.cluster_id == cluster_id).tolist():
             own = [code_item("HAS PROPERTIES", concept("CalcificationType"), c)
-                   for c in types_of(int(spots.kind[row]), int(spots.morphology[row])) or [MICRO]]  # fmt: skip
+                   for c in types_of(int(spots.kind[row]), int(spots.morphology[row]))]  # fmt: skip
             own += numbers("HAS PROPERTIES", [
                 (DIAMETER, spots.diameter_mm[row], MM),  # TID 1400
                 (LONG_AXIS, spots.length_mm[row], MM),
                 (SHORT_AXIS, spots.width_mm[row], MM),
                 (AREA, spots.area_mm2[row], MM2),  # TID 1401
             ])  # fmt: skip
-            findings.append(self._finding(INDIVIDUAL, intent, (spots, row, self._reported.spot_outlines[row]), own))
+            shown = NOT_SHOWN if spots.kind[row] == Kind.MACRO else intent
+            if own:
+                findings.append(self._finding(INDIVIDUAL, shown, (spots, row, self._reported.spot_outlines[row]), own))
         return findings
 
     def _finding(

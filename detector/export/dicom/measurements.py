@@ -30,7 +30,7 @@ from detector.export.dicom.modules import derived_uid, version_of
 from detector.export.dicom.places import closed
 from detector.export.dicom.report import ReportKind, make_report
 from detector.export.dicom.source import PROGRAM, Reported, Source, Study
-from detector.records import Distribution, Kind
+from detector.records import Distribution
 
 TID1500 = ReportKind("1.2.840.10008.5.1.4.1.1.88.33", "Measurements of clusters", 9102, "measurements.dcm")
 
@@ -93,7 +93,6 @@ def _nothing_found(study: Study) -> Dataset:
 def _group(study: Study, image: Source, reported: Reported, row: int) -> Dataset:
     """Return TID 1410, Planar ROI Measurements and Qualitative Evaluations, for one cluster."""
     clusters = reported.clusters
-    kind = Kind.MACRO if clusters.n_macro[row] == clusters.n_spots[row] else Kind.MICRO
     name = f"{image.identity.side}{image.identity.view} cluster {clusters.cluster_id[row]}".strip()
     tracking = derived_uid("cluster", image.sop_uid, image.frame, f"{clusters.row_px[row]:.2f}",
                            f"{clusters.col_px[row]:.2f}")  # fmt: skip
@@ -111,7 +110,7 @@ def _group(study: Study, image: Source, reported: Reported, row: int) -> Dataset
             (concept("CertaintyOfFinding"), 100 * clusters.confidence[row], PERCENT),
         ]),
     ]  # fmt: skip
-    for code in types_of(kind, int(clusters.morphology[row])):
+    for code in types_of(reported.kind_of_cluster(row), int(clusters.morphology[row])):
         rows.append(code_item("CONTAINS", concept("CalcificationType"), code))
     if clusters.distribution[row]:
         word = DISTRIBUTIONS[Distribution(clusters.distribution[row])]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from detector.export.dicom.source import PROGRAM, Source, Study
+from detector.export.dicom.source import PROGRAM, Reported, Source, Study, program_and_model
 from detector.export.files import whole_file
 
 _NAMESPACE = uuid.UUID("6d2f1d0e-6c3b-5b0e-8d55-0a4b6f3f0c11")
 _REQUIRED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "StudyID",
              "AccessionNumber")  # fmt: skip
-_CARRIED = ("IssuerOfPatientID", "OtherPatientIDs", "PatientIdentityRemoved", "DeidentificationMethod",
+_CARRIED = ("IssuerOfPatientID", "PatientIdentityRemoved", "DeidentificationMethod",
             "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified", "StudyDescription",
             "TimezoneOffsetFromUTC")  # fmt: skip
+_ALSO_SAID = ("PatientAge", "StudyDate", "StudyTime", "ContentDate", "ContentTime")
 
 
 def derived_uid(*parts: object) -> str:
@@ -69,6 +74,24 @@ def add_patient_and_study(out: Dataset, study: Study) -> None:
     if re.fullmatch(r"\d{3}[DWMY]", str(header.get("PatientAge") or "")):
         out.PatientAge = header.PatientAge
     out.StudyInstanceUID, out.StudyDate, out.StudyTime = study.uid, study.date, study.time
+
+
+def fingerprint(source: Source) -> str:
+    """Return a hash of all that objects say of an image: what is reported of it, by what, patient and study."""
+    identity = source.identity
+    parts: dict[str, Any] = {
+        "uid": source.sop_uid,
+        "frame": source.frame,
+        "counts": source.counts,
+        "patient and study": [str(source.header.get(k) or "") for k in (*_REQUIRED, *_CARRIED, *_ALSO_SAID)],
+        "view": [identity.side, identity.view, identity.view_modifiers, identity.patient_orientation],
+        "spacing": [identity.spacing_mm, identity.sizes_known],
+    }
+    if source.reading is not None:
+        reported = Reported.of(source.reading)
+        parts |= {f.name: getattr(reported, f.name).to_lists() for f in dataclasses.fields(reported)}
+        parts |= {"versions": program_and_model(source.reading), "settings": dict(source.reading.settings)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def series_uid(study: Study, name: str) -> str:

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydicom.dataset import Dataset, FileDataset
 
 from detector.errors import ExportError
-from detector.export.dicom.modules import derived_uid, new_object, referenced_series, series_uid
+from detector.export.dicom.modules import derived_uid, fingerprint, new_object, referenced_series, series_uid
 from detector.export.dicom.places import closed, to_dicom
-from detector.export.dicom.source import PRESENTATION, Reported, Source, Study, fingerprint
+from detector.export.dicom.source import PRESENTATION, Reported, Source, Study
 from detector.records import Kind
 
 GSPS = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -171,17 +171,36 @@ def _add_grey_levels(out: Dataset, header: Dataset) -> None:
             setattr(out, keyword, default if value is None or value == "" else value)
     voi = Dataset()
     if header.get("VOILUTSequence"):
-        voi.VOILUTSequence = [header.VOILUTSequence[0]]
-    elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+        voi.VOILUTSequence = [_lookup_table(header.VOILUTSequence[0])]
+    elif _stated(header, "WindowCenter") and _stated(header, "WindowWidth"):
         for keyword in _WINDOW:
-            if header.get(keyword):
+            if _stated(header, keyword):
                 setattr(voi, keyword, _first(header.get(keyword)))
     if len(voi):
         out.SoftcopyVOILUTSequence = [voi]
     # a presentation state replaces the photometric interpretation (PS3.3 C.11.6): MONOCHROME1 must be inverted here
-    shape = str(header.get("PresentationLUTShape") or "")
     inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
-    out.PresentationLUTShape = shape if shape in ("IDENTITY", "INVERSE") else "INVERSE" if inverted else "IDENTITY"
+    out.PresentationLUTShape = "INVERSE" if inverted else "IDENTITY"
+
+
+def _lookup_table(item: Dataset) -> Dataset:
+    """Return a lookup table with entries of 8 or 16 bits: an image's may have 10 or 12, a presentation state's not."""
+    count, first, bits = item.LUTDescriptor
+    if bits in (8, 16):
+        return item
+    data = item.LUTData
+    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data)
+    out = Dataset()
+    out.add_new("LUTDescriptor", item["LUTDescriptor"].VR, [count, first, 16])
+    if "LUTExplanation" in item:
+        out.LUTExplanation = item.LUTExplanation
+    scaled = np.clip(np.rint(entries * (65535 / (2**bits - 1))), 0, 65535)
+    out.add_new("LUTData", "OW", scaled.astype("<u2").tobytes())
+    return out
+
+
+def _stated(header: Dataset, keyword: str) -> bool:
+    return header.get(keyword) not in (None, "", [])
 
 
 def _first(value: object) -> object:

@@ -12,8 +12,15 @@ from pydicom.dataset import Dataset, FileDataset
 
 from detector.export.dicom.codes import Code, concept
 from detector.export.dicom.content import text_item
-from detector.export.dicom.modules import derived_uid, new_object, referenced_series, series_uid, version_of
-from detector.export.dicom.source import PROGRAM, Study, fingerprint
+from detector.export.dicom.modules import (
+    derived_uid,
+    fingerprint,
+    new_object,
+    referenced_series,
+    series_uid,
+    version_of,
+)
+from detector.export.dicom.source import PROGRAM, Study
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,21 @@ from pydicom.tag import Tag
 from detector.errors import ExportError
 from detector.export.dicom.codes import CLUSTER, MACRO, MICRO, SITE_SIDES, Code, member
 from detector.export.dicom.content import coded
-from detector.export.dicom.modules import derived_uid, new_object, referenced_series, series_uid, version_of
-from detector.export.dicom.source import PROGRAM, Reported, Source, Study, fingerprint
+from detector.export.dicom.modules import (
+    derived_uid,
+    fingerprint,
+    new_object,
+    referenced_series,
+    series_uid,
+    version_of,
+)
+from detector.export.dicom.source import PROGRAM, Reported, Source, Study
 from detector.records import Kind, Outlines
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SERIES = ("SEG", "Areas of calcifications found", 9106)
 NOTHING_FOUND = "nothing was found, and a segmentation needs a segment"
+SIZES_UNKNOWN = "sizes are unknown, and segments are of micro- and macrocalcifications"
 _KINDS = (("Microcalcifications", MICRO, Kind.MICRO), ("Macrocalcifications", MACRO, Kind.MACRO))
 _CLUSTERS = "Clusters of calcifications"
 _FRACTION_BITS = 4
@@ -35,13 +43,14 @@ def make_segmentation(study: Study, image: Source) -> FileDataset:
     Raises
     ------
     ExportError
-        If nothing was found, or the image was not analysed.
+        If nothing was found whose size is known, or the image was not analysed.
     """
     if image.reading is None:
         raise ExportError("the image could not be analysed")
-    segments = find_segments(Reported.of(image.reading))
+    reported = Reported.of(image.reading)
+    segments = find_segments(reported)
     if not segments:
-        raise ExportError(NOTHING_FOUND)
+        raise ExportError(SIZES_UNKNOWN if len(reported) else NOTHING_FOUND)
     out = new_object(study, SEG, SERIES, derived_uid("segmentation", series_uid(study, SERIES[1]), fingerprint(image)))
     _add_image(out, study, image)
     out.SegmentSequence = [_segment(study, number, label, code) for number, (label, code, _) in enumerate(segments, 1)]

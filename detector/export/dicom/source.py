@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +18,7 @@ from pydicom.uid import UID
 from detector.errors import ExportError, ReadError
 from detector.export.files import printable
 from detector.read import read_identity
-from detector.records import Clusters, Identity, Outlines, Reading, Spots
+from detector.records import Clusters, Identity, Kind, Outlines, Reading, Spots
 from detector.settings import ClusterSettings
 
 PROGRAM = "microcalcification-detector"
@@ -109,6 +106,13 @@ class Reported:
 
     def __len__(self) -> int:
         return len(self.spots) + len(self.clusters)
+
+    def kind_of_cluster(self, row: int) -> Kind:
+        """Return MICRO if any calcification of a cluster is one, MACRO if all are, UNKNOWN if no size is known."""
+        kinds = self.spots.kind[self.spots.cluster_id == self.clusters.cluster_id[row]]
+        if (kinds == Kind.MICRO).any():
+            return Kind.MICRO
+        return Kind.MACRO if len(kinds) and (kinds == Kind.MACRO).all() else Kind.UNKNOWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,16 +210,6 @@ def make_study(images: Sequence[Source]) -> Study:
         if date:
             return Study(ordered, date, time)
     raise ExportError("the headers of the study have no date with its time")
-
-
-def fingerprint(source: Source) -> str:
-    """Return a hash of all that objects say of an image: its UID, what is reported of it, versions and settings."""
-    parts: dict[str, Any] = {"uid": source.sop_uid, "frame": source.frame, "counts": source.counts}
-    if source.reading is not None:
-        reported = Reported.of(source.reading)
-        parts |= {f.name: getattr(reported, f.name).to_lists() for f in dataclasses.fields(reported)}
-        parts |= {"versions": program_and_model(source.reading), "settings": dict(source.reading.settings)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def program_and_model(reading: Reading) -> dict[str, str]:
