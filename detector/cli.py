@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NOT_A_DIAGNOSIS = "Flags for a radiologist's review. Not a diagnosis; other signs of disease were not looked for."
 _PLAIN_EVERY_S = 10.0
+_WATCH_EVERY_S = 5.0
 _MOST_NAMED = 10
 
 app = typer.Typer(
@@ -177,6 +178,12 @@ def run(
         bool, typer.Option("--pseudonymise", help="Hash paths and UIDs with a key that is kept in DIR/pseudonym.key.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Do only what is not done, or all anew.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash what is done, though its size and time are unchanged.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep looking, take files once they are complete; Ctrl-C or SIGTERM ends.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count, and estimate time and disk; write nothing.")
@@ -205,6 +212,8 @@ def run(
         force_spacing=force_spacing,
         pseudonymise=pseudonymise,
         fresh=not resume,
+        verify=verify,
+        watch_s=_WATCH_EVERY_S if watch else 0.0,
         command=("detector", *sys.argv[1:]),
     )
     if dry_run:

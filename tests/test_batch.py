@@ -273,6 +273,39 @@ def test_changed_files_are_done_again_and_touched_ones_are_not(inputs: Path, tmp
     assert not list((tmp_path / "out/readings").rglob(f"{old}*"))
 
 
+def change_in_secret(path: Path) -> None:
+    """Change a pixel, and neither size nor time."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_size_and_time_are_believed_unless_verified(inputs: Path, tmp_path: Path) -> None:
+    run(inputs, tmp_path / "out", formats=frozenset({"csv"}))
+    change_in_secret(inputs / "1.dcm")
+    here = Here()
+    run(inputs, tmp_path / "out", here, formats=frozenset({"csv"}), settings=operating_point("specific"))
+    assert (len(here.tasks), here.detected) == (3, [])
+    here = Here()
+    run(inputs, tmp_path / "out", here, formats=frozenset({"csv"}), settings=operating_point("specific"), verify=True)
+    assert (len(here.tasks), here.detected) == (3, ["1.dcm"])
+
+
+def test_a_picture_is_never_drawn_of_other_bytes_than_its_reading(inputs: Path, tmp_path: Path) -> None:
+    run(inputs, tmp_path / "out", formats=frozenset({"csv"}))
+    change_in_secret(inputs / "1.dcm")
+    here = Here()
+    run(inputs, tmp_path / "out", here)
+    assert (here.drawn, here.detected) == (["1.dcm", "2.dcm", "3.dcm"], ["1.dcm"])
+
+
+def test_pictures_of_a_verified_run_are_kept(phantoms: Path, out: Path) -> None:
+    here = Here()
+    run(phantoms, out, here, verify=True)
+    assert (len(here.tasks), here.drawn, here.detected) == (3, [], [])
+    assert len(files(out / "overlays")) == 3
+
+
 def test_what_failed_is_tried_again(inputs: Path, tmp_path: Path) -> None:
     whole = (inputs / "1.dcm").read_bytes()
     (inputs / "1.dcm").write_bytes(whole[:-1000])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,41 @@ ANALYSED, FAILED, SKIPPED, DUPLICATE = "analysed", "failed", "skipped", "duplica
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What the work on a file came to, as a worker tells it and as the ledger keeps it.
+
+    Attributes
+    ----------
+    status : str
+        `ANALYSED`, `FAILED`, `SKIPPED`, or `DUPLICATE`: another file has the same image id and was taken.
+    error, message : str
+        For errors.csv; the message alone for skipped.csv.
+    sha256 : str
+        Of the file.
+    image_id, exposure_id, presentation_intent : str
+        As of `records.Identity`.
+    n_frames : int
+    seconds : mapping of float
+    """
+
+    status: str = FAILED
+    error: str = ""
+    message: str = ""
+    sha256: str = ""
+    image_id: str = ""
+    exposure_id: str = ""
+    n_frames: int = 1
+    presentation_intent: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def finished(self) -> dict[str, Any]:
+        """Return these values by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Finished)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Finished):
     """What became of one file.
 
     Attributes
@@ -33,38 +67,24 @@ class Entry:
         Path as in the tables.
     size, mtime_ns : int
         Of the file, when it was found.
-    status : str
-        `ANALYSED`, `FAILED`, `SKIPPED`, or `DUPLICATE`: another file has the same image id and was taken.
-    error, message : str
-        For errors.csv; the message alone for skipped.csv.
     given_spacing : str
         Spacing that was handed in, as far as the outcome depends on it.
     detection, report, tables, pictures : str
         Hashes of what detection, the saved Reading, its table rows and its pictures were made with.
     files : tuple of str
         Pictures, relative to the result folder.
-    seconds : mapping of float
     """
 
     key: str
     shown: str
     size: int = 0
     mtime_ns: int = 0
-    status: str = FAILED
-    error: str = ""
-    message: str = ""
-    sha256: str = ""
-    image_id: str = ""
-    exposure_id: str = ""
-    n_frames: int = 1
-    presentation_intent: str = ""
     given_spacing: str = ""
     detection: str = ""
     report: str = ""
     tables: str = ""
     pictures: str = ""
     files: tuple[str, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the values as SQLite stores them."""
@@ -76,9 +96,12 @@ class Entry:
         """Return the entry that `to_row` wrote."""
         values = dict(zip(_FIELDS, row, strict=True))
         values |= {"files": tuple(json.loads(values["files"])), "seconds": json.loads(values["seconds"])}
+        # the same for most files, so kept once in memory
+        values |= {name: sys.intern(values[name]) for name in _SHARED}
         return cls(**values)
 
 
+_SHARED = ("status", "presentation_intent", "given_spacing", "detection", "report", "tables", "pictures")
 _FIELDS = tuple(f.name for f in dataclasses.fields(Entry))
 
 
@@ -113,7 +136,8 @@ class Ledger:
         self._file = sqlite3.connect(path)
         try:
             (version,) = self._file.execute("PRAGMA user_version").fetchone()
-            self._file.execute("PRAGMA synchronous = NORMAL")
+            # a commit outlives a power cut: the journal's end is forced to the disk as well
+            self._file.execute("PRAGMA synchronous = EXTRA")
             if version == 0:
                 self._file.execute(f"CREATE TABLE IF NOT EXISTS files ({', '.join(_FIELDS)}, PRIMARY KEY (key))")
                 self._file.execute("CREATE TABLE IF NOT EXISTS rows (key PRIMARY KEY, packed)")
@@ -133,7 +157,7 @@ class Ledger:
         """Add or replace an entry and its table rows; they are on disk after the next `commit`."""
         self.entries[entry.key] = entry
         marks = ", ".join("?" * len(_FIELDS))
-        self._file.execute(f"INSERT OR REPLACE INTO files VALUES ({marks})", entry.to_row())
+        self._file.execute(f"INSERT OR REPLACE INTO files ({', '.join(_FIELDS)}) VALUES ({marks})", entry.to_row())
         self._file.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (entry.key, packed_rows))
 
     def rows(self, key: str) -> Rows:

@@ -48,7 +48,7 @@ class Limits:
     ----------
     workers : int
     timeout_s : float
-        Longest time for one task; the worker is killed and replaced.
+        Longest time for one task, in seconds; the worker is killed and replaced.
     memory_limit_mb : int
         Most memory that a worker may hold, in MB; 0 is no limit. Linux alone.
     """
@@ -81,8 +81,8 @@ def run_locally(
 ) -> Iterator[tuple[_T, _R | Lost]]:
     """Run `work` on every task in local processes and yield each task with its result, as they come.
 
-    A worker that dies, or runs out of memory, is replaced, and its task is done once more, alone, after all others;
-    if that fails too, the task yields a `Lost`, as it does at once after the time limit.
+    A worker that dies, runs out of memory or is over the time limit is replaced, and its task is done once more, alone,
+    after all others; if that fails too, the task yields a `Lost`.
 
     Parameters
     ----------
@@ -207,11 +207,7 @@ class _Supervisor(Generic[_T, _R]):
     def _overdue(self, worker: _Worker[_T, _R]) -> Iterator[tuple[_T, _R | Lost]]:
         self._dismiss(worker)
         if worker.task is not None:
-            self._alone = False
-            yield (
-                worker.task,
-                Lost("TimeLimit", f"it took longer than the {self._limits.timeout_s:g} s of --timeout; raise it"),
-            )
+            yield from self._retry(worker.task, _too_slow(self._limits))
 
     def _bury(self, worker: _Worker[_T, _R]) -> Iterator[tuple[_T, _R | Lost]]:
         worker.process.join(_LAST_BREATH_S)  # or else its exit code would be that of our own kill
@@ -243,11 +239,72 @@ class _Supervisor(Generic[_T, _R]):
             worker.end()
 
 
+class Attendant(Generic[_T, _R]):
+    """One worker process for a caller that waits for each task; it is replaced when it is lost, and kept otherwise.
+
+    Parameters
+    ----------
+    work : Work
+    limits : Limits
+    """
+
+    def __init__(self, work: Work[_T, _R], limits: Limits) -> None:
+        self._work, self._limits = work, limits
+        self._worker: _Worker[_T, _R] | None = None
+
+    def do(self, task: _T) -> _R | Lost:
+        """Do a task, and return its result or what is known of the loss.
+
+        Raises
+        ------
+        DetectorError
+            If the worker does not start.
+        """
+        worker = self._worker or self._start()
+        worker.give(task, self._limits.timeout_s)
+        patience = None if self._limits.timeout_s == float("inf") else self._limits.timeout_s
+        try:
+            if worker.pipe.poll(patience):
+                result: _R | Lost = worker.pipe.recv()
+                return result
+        except (EOFError, OSError):
+            worker.process.join(_LAST_BREATH_S)
+            self.end()
+            return _last_words(worker.process.exitcode)
+        self.end()
+        return _too_slow(self._limits)
+
+    def _start(self) -> _Worker[_T, _R]:
+        try:
+            worker = _Worker(self._work, self._limits.memory_limit_mb)
+            message = worker.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise DetectorError(f"a worker process does not start ({type(error).__name__})") from error
+        if message:
+            worker.end()
+            raise DetectorError(message)
+        self._worker = worker
+        return worker
+
+    def end(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+
+def _too_slow(limits: Limits) -> Lost:
+    return Lost("TimeLimit", f"it took longer than the {limits.timeout_s:g} s of --timeout twice; raise it")
+
+
 def _last_words(exit_code: int | None) -> Lost:
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         if name == "SIGKILL":
-            return Lost("OutOfMemory", "the worker was killed twice, likely for want of memory; try fewer --workers")
+            return Lost(
+                "OutOfMemory",
+                "the worker was killed twice (SIGKILL), likely for want of memory; try fewer --workers",
+            )
         return Lost("Crash", f"the worker crashed twice ({name}); the file is likely damaged, please report it")
     return Lost(
         "Crash", f"the worker ended twice with status {exit_code}; the file is likely damaged, please report it"

@@ -36,9 +36,10 @@ from detector.batch.manifest import code_hash, now, write_manifest
 from detector.batch.pool import Limits, Lost, check_limits, run_locally
 from detector.batch.studies import FOLDER, OBJECT_FORMATS, Studies, StudyWork, check_formats
 from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images, write_tables
+from detector.batch.watch import watch
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
 from detector.errors import DetectorError
-from detector.export.files import printable, reading_name, sync_folder
+from detector.export.files import PART, printable, reading_name, sync_folder, whole_file
 from detector.export.tables import IMAGE_COLUMNS
 from detector.records import SpacingSource
 from detector.settings import ReadSettings, Settings
@@ -47,8 +48,7 @@ FORMATS = ("csv", "json", "parquet", "overlay", "crops", *OBJECT_FORMATS)
 _LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
 _STUDY_UID = [column.name for column in IMAGE_COLUMNS].index("study_uid")
 _COMMIT_S = 1.0
-_TABLES_S = 60.0
-_TABLES_SHARE = 20  # tables are written anew at most for a twentieth of the time
+_TABLES_S = 600.0
 _SECONDS_PER_IMAGE, _MEGABYTES_PER_PICTURE, _MEGABYTES_PER_READING = 2.0, 8.0, 1.0  # of a 13.6 Mpx image
 
 
@@ -75,6 +75,10 @@ class Job:
     spacings, cases : mapping
         By path, as `read_spacings` and `read_map` return them.
     force_spacing, pseudonymise, fresh : bool
+    verify : bool
+        Hash every file that is done, also where size and time say that it is unchanged.
+    watch_s : float
+        Seconds between two looks for new files; 0 looks once.
     command : tuple of str
         For the manifest.
     """
@@ -92,6 +96,8 @@ class Job:
     force_spacing: bool = False
     pseudonymise: bool = False
     fresh: bool = False
+    verify: bool = False
+    watch_s: float = 0.0
     command: tuple[str, ...] = ()
 
     @property
@@ -223,39 +229,47 @@ class _Run:
         self._found: dict[str, Found] = {}
         self._order: dict[str, int] = {}
         self._settled: set[str] = set()
+        self._due, self._done = 0, Counter[str]()
+        self._done_here: set[str] = set()
         self._owners = {e.image_id: e.key for e in ledger.entries.values() if e.status == ANALYSED}
         self._touched: set[Path] = set()
         self._committed = self._tabled = time.monotonic()
-        self._tables_cost = 0.0
         self._studies = Studies(job.out.resolve(), check_formats(job.formats, job.pseudonymise))
 
     def go(self, tell: Tell, stopped: Stopped, runner: Runner) -> Summary:
-        """Plan, work, tabulate."""
+        """Plan, work, tabulate; once, or look after look."""
         job, start = self._job, now()
         self._note(start, {})
-        tasks, due, done = self.plan(find_inputs(job.paths, job.out)), 0, Counter[str]()
-        while True:
-            due += len(tasks)
-            tell(Progress(due, done.total(), done[FAILED]))
-            frames: list[Task] = []
-            for task, outcome in runner(tasks, self._work(), job.limits, stopped):
-                entry = self._record(task, outcome)
-                frames += self._further_frames(entry, task)
-                done[entry.status] += 1
-                tell(Progress(due, done.total(), done[FAILED], entry.shown, entry.status, entry.message))
-                self._now_and_then()
-            if not (tasks := frames):
-                break
-        self._write_objects(stopped, runner)
-        totals = self._tabulate()
-        self._commit()
+        looks = watch(job.paths, job.out, job.watch_s, stopped) if job.watch_s else [find_inputs(job.paths, job.out)]
+        for found in looks:
+            self._do(self.plan(found), tell, stopped, runner)
+            self._write_objects(stopped, runner)
+            totals = self._tabulate()
+            self._commit()
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
         others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.values())
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
         counts["flagged_images"] = len(totals.flagged)
-        self._note(start, {"end": now(), "finished": done.total() == due, "counts": counts})
+        whole = self._done.total() == self._due and not job.watch_s
+        self._note(start, {"end": now(), "finished": whole, "counts": counts})
         unknown = sum(unmatched(values, self._found.values()) for values in (job.spacings, job.cases))
-        return Summary(totals, done.total() < due, others, unknown)
+        return Summary(totals, not whole, others, unknown)
+
+    def _do(self, tasks: list[Task], tell: Tell, stopped: Stopped, runner: Runner) -> None:
+        """Do the tasks, and those of further frames that turn up meanwhile."""
+        done = self._done
+        while True:
+            self._due += len(tasks)
+            tell(Progress(self._due, done.total(), done[FAILED]))
+            frames: list[Task] = []
+            for task, outcome in runner(tasks, self._work(), self._job.limits, stopped):
+                entry = self._record(task, outcome)
+                frames += self._further_frames(entry, task)
+                done[entry.status] += 1
+                tell(Progress(self._due, done.total(), done[FAILED], entry.shown, entry.status, entry.message))
+                self._now_and_then()
+            if not (tasks := frames):
+                return
 
     def _work(self) -> FileWork:
         job = self._job
@@ -276,7 +290,8 @@ class _Run:
 
     def plan(self, found: list[Found]) -> list[Task]:
         """Return a task for every file that is not done, in the order of the tables."""
-        files = {self._key(f): f for f in sorted(found, key=lambda f: (self._shown(f), os.fsencode(f.path)))}
+        gone = [] if not self._job.watch_s else self._kept(found)
+        files = {self._key(f): f for f in sorted([*found, *gone], key=lambda f: (self._shown(f), os.fsencode(f.path)))}
         self._found = {}
         for key, file in files.items():
             self._found[key] = file
@@ -286,14 +301,20 @@ class _Run:
         stands = {
             key: e for key, f in self._found.items() if (e := self._ledger.entries.get(key)) and self._stands(e, f)
         }
-        # what failed is tried again
-        self._settled = {key for key, e in stands.items() if e.status in (ANALYSED, SKIPPED)}
+        # what failed is tried again, once a run
+        self._settled = {key for key, e in stands.items() if e.status in (ANALYSED, SKIPPED) or key in self._done_here}
         for key, entry in stands.items():  # a duplicate is settled while the file that was taken before it is
             owner = self._owners.get(entry.image_id)
             if entry.status == DUPLICATE and owner in self._settled and self._order[owner] < self._order[key]:
                 self._settled.add(key)
         tasks = [self._task(key, f) for key, f in self._found.items() if not (f.skipped or f.error)]
         return [task for task in tasks if task is not None]
+
+    def _kept(self, found: list[Found]) -> list[Found]:
+        """Return what this run has analysed and does not find any more: it stays in the tables."""
+        there = {f.path for f in found}
+        done = self._done_here & self._settled
+        return [f for key, f in self._found.items() if not f.frame and key in done and f.path not in there]
 
     def _key(self, found: Found) -> str:
         """Return the name of an image in the ledger: a hash of its file's absolute path, and the frame."""
@@ -322,15 +343,20 @@ class _Run:
         spacing = self._spacing(found)
         return "" if spacing is None else f"{spacing!r}{'!' if self._job.force_spacing else ''}"
 
+    def _same_spacing(self, entry: Entry, found: Found) -> bool:
+        given = self._given(found)
+        stated = entry.status in (ANALYSED, DUPLICATE) and not entry.given_spacing
+        return entry.given_spacing == given or (stated and not given.endswith("!"))
+
     def _stands(self, entry: Entry, found: Found) -> bool:
         """Return whether what the ledger says of a file still holds, pictures aside."""
         if entry.detection != self._hashes.detection or found.skipped or found.error:
             return False
+        if self._job.verify and entry.key not in self._done_here:
+            return False
         if (entry.size, entry.mtime_ns) != (found.size, found.mtime_ns):
             return False
-        given = self._given(found)
-        stated = entry.status in (ANALYSED, DUPLICATE) and not entry.given_spacing
-        if entry.given_spacing != given and not (stated and not given.endswith("!")):
+        if not self._same_spacing(entry, found):
             return False
         if entry.status != ANALYSED:
             return entry.shown == self._shown(found)
@@ -338,21 +364,21 @@ class _Run:
 
     def _task(self, key: str, found: Found) -> Task | None:
         entry = self._ledger.entries.get(key)
-        draw = bool(self._hashes.pictures)
-        task = Task(key, found.path, self._shown(found), found.frame, self._spacing(found), draw=draw)
-        if entry is None or key not in self._settled:
-            known = entry if entry is not None and entry.status == ANALYSED else None
-            if known and known.detection == self._hashes.detection and known.given_spacing == self._given(found):
-                # the file was touched, but perhaps not changed
-                return dataclasses.replace(task, sha256=known.sha256, reading=reading_name(known.image_id))
+        task = Task(key, found.path, self._shown(found), found.frame, self._spacing(found))
+        settled = key in self._settled
+        if entry is None or entry.status != ANALYSED:
+            return None if settled else task
+        # if it is not settled, the file was touched, but perhaps not changed
+        if not settled and not (entry.detection == self._hashes.detection and self._same_spacing(entry, found)):
             return task
-        if entry.status != ANALYSED:
+        whole = entry.pictures == self._hashes.pictures and all(
+            (self._job.out / name).is_file() for name in entry.files
+        )
+        draw = bool(self._hashes.pictures) and not whole
+        if settled and not draw and entry.tables == self._hashes.tables and entry.shown == task.shown:
             return None
-        whole = all((self._job.out / name).is_file() for name in entry.files)
-        draw = bool(self._hashes.pictures) and not (entry.pictures == self._hashes.pictures and whole)
-        if not draw and entry.tables == self._hashes.tables and entry.shown == task.shown:
-            return None
-        return dataclasses.replace(task, sha256=entry.sha256, reading=reading_name(entry.image_id), draw=draw)
+        reading = reading_name(entry.image_id)
+        return dataclasses.replace(task, sha256=entry.sha256, reading=reading, unchanged=settled, draw=draw)
 
     # ------------------------------------------------------------------------------------------ what has come in
 
@@ -360,7 +386,7 @@ class _Run:
         """Move the results of a file to their places and enter it in the ledger."""
         found, old = self._found[task.key], self._ledger.entries.get(task.key)
         if isinstance(outcome, Lost):
-            outcome = Outcome(FAILED, outcome.error, outcome.message)
+            outcome = Outcome(error=outcome.error, message=outcome.message)
         if outcome.status == REFUSED:
             raise _not_written(self._job.out, outcome.message)
         stated = outcome.status == ANALYSED and outcome.spacing_source != SpacingSource.GIVEN
@@ -369,19 +395,11 @@ class _Run:
             shown=task.shown,
             size=found.size,
             mtime_ns=found.mtime_ns,
-            status=outcome.status,
-            error=outcome.error,
-            message=outcome.message,
-            sha256=outcome.sha256,
-            image_id=outcome.image_id,
-            exposure_id=outcome.exposure_id,
-            n_frames=outcome.n_frames,
-            presentation_intent=outcome.presentation_intent,
             given_spacing="" if stated else self._given(found),
             detection=self._hashes.detection,
             report=self._hashes.report,
             tables=self._hashes.tables,
-            seconds=outcome.seconds,
+            **outcome.finished(),
         )
         if old is not None and old.status == ANALYSED and old.image_id != entry.image_id:
             self._forget_image(old)
@@ -389,6 +407,7 @@ class _Run:
             entry = self._take(entry, old, outcome) if self._claim(entry) else self._leave(entry, outcome)
         self._ledger.put(entry, outcome.rows if entry.status == ANALYSED else b"")
         self._settled.add(task.key)
+        self._done_here.add(task.key)
         return entry
 
     def _claim(self, entry: Entry) -> bool:
@@ -418,7 +437,9 @@ class _Run:
             )
         for partial, name in outcome.written:
             place = self._job.out / name
-            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.parent.is_dir():
+                place.parent.mkdir(parents=True)
+                self._touched.add(place.parent.parent)
             (self._job.out / partial).replace(place)
             self._touched.add(place.parent)
         if kept is not None:
@@ -466,7 +487,7 @@ class _Run:
         moment = time.monotonic()
         if moment - self._committed > _COMMIT_S:
             self._commit()
-        if moment - self._tabled > max(_TABLES_S, _TABLES_SHARE * self._tables_cost):
+        if moment - self._tabled > _TABLES_S:
             self._tabulate()
 
     def _commit(self) -> None:
@@ -477,13 +498,12 @@ class _Run:
         self._committed = time.monotonic()
 
     def _tabulate(self) -> Totals:
-        start = time.monotonic()
         entries: list[Entry] = []
         for key, found in self._found.items():
             if found.skipped:
-                entries.append(Entry(key, self._shown(found), status=SKIPPED, message=found.skipped))
+                entries.append(Entry(key=key, shown=self._shown(found), status=SKIPPED, message=found.skipped))
             elif found.error:
-                entries.append(Entry(key, self._shown(found), error="ReadError", message=found.error))
+                entries.append(Entry(key=key, shown=self._shown(found), error="ReadError", message=found.error))
             elif key in self._settled:
                 entry = self._ledger.entries[key]
                 if entry.status != ANALYSED or entry.tables == self._hashes.tables:
@@ -492,7 +512,6 @@ class _Run:
         notes = Notes(cases, self._studies.left_out)
         totals = write_tables(self._job.out, self._ledger, entries, notes, self._job.formats)
         self._tabled = time.monotonic()
-        self._tables_cost = self._tabled - start
         return totals
 
     def _note(self, start: str, values: Mapping[str, object]) -> None:
@@ -578,12 +597,17 @@ def _make_ready(job: Job) -> None:
     """
     out = job.out
     ours = is_result_folder(out) or (out / _LEDGER).is_file()
-    names = (*TABLE_NAMES, *RESULT_FOLDERS, MANIFEST, _LEDGER, PARTIAL)
+    # those that tell it to be ours go last, so that a start that is killed here can be made again
+    names = (*TABLE_NAMES, *RESULT_FOLDERS, PARTIAL, _LEDGER, f"{_LEDGER}-journal", MANIFEST)
     there = [name for name in names if (out / name).exists()]
     if there and not ours:
         raise DetectorError(
             f"{printable(str(out))} holds {there[0]}, which is not of this program; choose another --out"
         )
+    if not there:
+        write_manifest(out, {"finished": False})
+    for left in (*out.glob(f".*{PART}"), *out.glob(f"{FOLDER}/*/.*{PART}")):  # by a process that was killed
+        left.unlink()
     for name in there if job.fresh else [PARTIAL]:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
@@ -611,6 +635,6 @@ def _secret(job: Job, ledger: Ledger) -> bytes:
     if not job.pseudonymise:
         return b""
     if not file.is_file():
-        file.touch(0o600)
-        file.write_bytes(secrets.token_bytes(32))
+        with whole_file(file, mode=0o600) as handle:
+            handle.write(secrets.token_bytes(32))
     return file.read_bytes()

@@ -11,22 +11,19 @@ import dataclasses
 import hashlib
 import hmac
 import os
+import secrets
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from detector.batch.ledger import ANALYSED, FAILED, SKIPPED, Rows
+from detector.batch.ledger import ANALYSED, SKIPPED, Finished, Rows
 from detector.errors import NotAMammogram, ReadError, explain_missing
 from detector.export.files import file_stem, printable, reading_name
 from detector.export.tables import cluster_rows, image_row, spot_rows
 from detector.records import Identity, Kind, Mammogram, Reading
 from detector.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PARTIAL = ".partial"
 
@@ -61,8 +58,13 @@ class Plan:
     force_spacing: bool = False
     secret: bytes = b""
 
+    @property
+    def draws(self) -> bool:
+        """Whether any image gets a picture."""
+        return self.pictures != "none" and (self.overlays or self.crops)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One file, and how much of the work is done already.
 
@@ -81,7 +83,10 @@ class Task:
         Of the file when `reading` was made of it.
     reading : str
         Saved Reading, relative to the result folder, that holds if the file still has that sha256; empty if none.
+    unchanged : bool
+        Whether size and time of the file say so, and it need not be hashed.
     draw : bool
+        Whether pictures are due even if that Reading holds.
     """
 
     key: str
@@ -91,27 +96,19 @@ class Task:
     spacing_mm: float | None = None
     sha256: str = ""
     reading: str = ""
+    unchanged: bool = False
     draw: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Finished):
     """What became of a file; no Reading and no picture, so that it travels well.
 
     `rows` are the packed `Rows`; `written` are pairs of the temporary name and the final one, both relative to the
     result folder; `pictures` are the final names among them, or None if no pictures were due.
     """
 
-    status: str
-    error: str = ""
-    message: str = ""
-    sha256: str = ""
-    image_id: str = ""
-    exposure_id: str = ""
-    n_frames: int = 1
-    presentation_intent: str = ""
     spacing_source: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
     rows: bytes = b""
     written: tuple[tuple[str, str], ...] = ()
     pictures: tuple[str, ...] | None = None
@@ -156,19 +153,20 @@ def process_file(plan: Plan, task: Task) -> Outcome:
     try:
         return _process(plan, task)
     except NotAMammogram as error:
-        return Outcome(SKIPPED, message=_without_path(error, task))
+        return Outcome(status=SKIPPED, message=_without_path(error, task))
     except ReadError as error:
-        return Outcome(FAILED, type(error).__name__, _without_path(error, task))
+        return Outcome(error=type(error).__name__, message=_without_path(error, task))
     except ResultsNotWritten as error:
-        return Outcome(REFUSED, message=str(error))
+        return Outcome(status=REFUSED, message=str(error))
     except MemoryError:
         raise
     except OSError as error:
-        return Outcome(FAILED, "ReadError", f"it cannot be opened: {(error.strerror or type(error).__name__).lower()}")
+        why = (error.strerror or type(error).__name__).lower()
+        return Outcome(error="ReadError", message=f"it cannot be opened: {why}")
     except Exception as error:
         if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
             raise MemoryError from error
-        return Outcome(FAILED, "InternalError", unforeseen(error))
+        return Outcome(error="InternalError", message=unforeseen(error))
 
 
 REFUSED = "refused"
@@ -176,23 +174,11 @@ REFUSED = "refused"
 
 
 def _process(plan: Plan, task: Task) -> Outcome:
-    from detector.pipeline import analyse, regroup
-
     seconds: dict[str, float] = {}
-    mammogram: Mammogram | None = None
-    reading = _saved(plan, task)
-    if reading is not None:
-        reading = regroup(reading, plan.settings)
-        reading = dataclasses.replace(reading, identity=dataclasses.replace(reading.identity, path=task.shown))
-        if task.draw:
-            mammogram = _read(plan, task, seconds)
-    else:
-        mammogram = _read(plan, task, seconds)
-        reading = analyse(mammogram, plan.settings)
-        seconds |= reading.seconds
+    reading, mammogram = _reading_of(plan, task, seconds)
     text = reading.to_json()
     drawn: list[tuple[str, bytes]] = []
-    if mammogram is not None and task.draw:
+    if mammogram is not None:
         with _timed(seconds, "draw"):
             # from what is saved, whose outlines are rounded: pictures that are made later are the same
             drawn = list(_draw(plan, mammogram, Reading.from_json(text)))
@@ -200,7 +186,7 @@ def _process(plan: Plan, task: Task) -> Outcome:
         results = [(reading_name(reading.identity.image_id), text.encode()), *drawn]
         written = [_write(plan, task, name, content) for name, content in results]
     return Outcome(
-        ANALYSED,
+        status=ANALYSED,
         sha256=reading.identity.sha256,
         image_id=reading.identity.image_id,
         exposure_id=reading.identity.exposure_id,
@@ -210,8 +196,27 @@ def _process(plan: Plan, task: Task) -> Outcome:
         seconds=seconds,
         rows=_rows(plan, reading).pack(),
         written=tuple(written),
-        pictures=tuple(name for name, _ in drawn) if task.draw else None,
+        pictures=tuple(name for name, _ in drawn) if mammogram is not None else None,
     )
+
+
+def _reading_of(plan: Plan, task: Task, seconds: dict[str, float]) -> tuple[Reading, Mammogram | None]:
+    """Return the Reading of a file, saved or new, and the mammogram if pictures are due."""
+    from detector.pipeline import analyse, regroup
+
+    saved = _saved(plan, task)
+    if saved is not None:
+        saved = regroup(saved, plan.settings)
+        saved = dataclasses.replace(saved, identity=dataclasses.replace(saved.identity, path=task.shown))
+        if not (plan.draws and task.draw):
+            return saved, None
+    mammogram = _read(plan, task, seconds)
+    if saved is not None and mammogram.identity.sha256 == task.sha256:
+        return saved, mammogram
+    # the file is new, or its size and time have deceived
+    reading = analyse(mammogram, plan.settings)
+    seconds |= reading.seconds
+    return reading, mammogram if plan.draws else None
 
 
 def _rows(plan: Plan, reading: Reading) -> Rows:
@@ -226,9 +231,10 @@ def _saved(plan: Plan, task: Task) -> Reading | None:
     """Return the Reading of an earlier run, if the file is still the one that it was made of."""
     if not task.reading:
         return None
-    with task.path.open("rb") as handle:
-        if hashlib.file_digest(handle, "sha256").hexdigest() != task.sha256:
-            return None
+    if not task.unchanged:
+        with task.path.open("rb") as handle:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != task.sha256:
+                return None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         reading = Reading.from_json((plan.folder / task.reading).read_text("utf-8"))
         return reading if reading.identity.sha256 == task.sha256 else None
@@ -287,7 +293,8 @@ def _has_findings(reading: Reading, settings: Settings) -> bool:
 
 def _write(plan: Plan, task: Task, name: str, content: bytes) -> tuple[str, str]:
     """Write a result under a temporary name, forced to the disk; return that name and the final one."""
-    partial = f"{PARTIAL}/{task.key}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    # a name of its own each time: a worker whose run was killed may be at the same file still
+    partial = f"{PARTIAL}/{task.key}-{secrets.token_hex(8)}"
     try:
         with (plan.folder / partial).open("wb") as handle:
             handle.write(content)

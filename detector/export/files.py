@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+PART = ".part"
+"""How the hidden temporary names of `whole_file` end; a process that is killed leaves one behind."""
+
 _SAFE_NAME = re.compile(r"[0-9a-f]{1,64}(\.[0-9a-f]+)*(_f[0-9]+)?")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open `path` for writing so that it is there whole or not at all, whatever happens meanwhile.
 
     The bytes go to a temporary name in the same folder, are forced to the disk, and are then renamed.
@@ -23,6 +26,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     ----------
     path : Path
         File to write or to replace; its folder must exist.
+    mode : int
+        Permissions of a new file, before the process's mask.
 
     Yields
     ------
@@ -33,9 +38,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     OSError
         If the folder or the disk refuses.
     """
-    partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.part")
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    partial = path.with_name(f".{name}.{os.getpid()}{PART}")
     try:
-        with partial.open("wb") as handle:
+        with open(partial, "wb", opener=lambda file, flags: os.open(file, flags, mode)) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
