@@ -1,7 +1,7 @@
 """Makes an environment of this project from a lock file, and installs the system tools that the tests use.
 
-``environment.py make FOLDER LOCK STAMP`` and ``environment.py tools``; called by `detect` and `test`, with no more
-than Python itself. Nothing is installed outside FOLDER but Debian packages, and those only where apt-get may.
+``environment.py make FOLDER LOCK STAMP`` and ``environment.py tools [--long]``; called by `detect` and `test`, with no
+more than Python itself. Nothing is installed outside FOLDER but Debian packages, and those only where apt-get may.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOOLS = {
 """Commands that tests need, and the Debian packages of each; tests/conftest.py reads this list as well."""
 
 LONG_TOOLS = {"npm": "npm"}
-"""The same for tests that take long; large, and therefore left to who runs them."""
+"""The same for tests that take long, which alone install them."""
 
 OPENCV_LIBRARIES = ("libgl1", "libglib2.0-0")
 """Debian packages that opencv-python loads from the system."""
@@ -72,9 +72,16 @@ def make(folder: Path, lock: Path, stamp: str) -> None:
         ) from error
 
 
-def install_tools() -> None:
-    """Install the tools of `TOOLS` that are missing, where that may be; the tests say what is still missing."""
-    missing = {package for command in TOOLS if not shutil.which(command) for package in TOOLS[command].split()}
+def install_tools(long: bool = False) -> None:
+    """Install the tools of `TOOLS` that are missing, where that may be; the tests say what is still missing.
+
+    Parameters
+    ----------
+    long : bool
+        Those of `LONG_TOOLS` as well.
+    """
+    tools = TOOLS | LONG_TOOLS if long else TOOLS
+    missing = {package for command in tools if not shutil.which(command) for package in tools[command].split()}
     if missing:
         _apt_install(sorted(missing), None)
 
@@ -167,7 +174,7 @@ def main(arguments: Sequence[str]) -> int:
         if arguments[0] == "make":
             make(Path(arguments[1]), Path(arguments[2]), arguments[3])
         else:
-            install_tools()
+            install_tools(long="--long" in arguments)
     except SetUpError as error:
         _say(str(error))
         return 2

@@ -214,6 +214,14 @@ def test_opencv_without_its_system_library_is_told(tmp_path: Path, monkeypatch: 
 # what takes long
 
 
+def test_what_long_tests_need_is_installed_for_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(environment, "_apt_install", lambda packages, _: asked.append(packages))
+    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
+    assert environment.main(["tools"]) == environment.main(["tools", "--long"]) == 0
+    assert set(asked[1]) - set(asked[0]) == {"npm"} and set(asked[0]) < set(asked[1])
+
+
 def found_python(minor: int) -> str | None:
     """Return the path of Python 3.`minor` on PATH or in pyenv; a name may be there and still not run."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
