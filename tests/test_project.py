@@ -217,7 +217,7 @@ def test_opencv_without_its_system_library_is_told(tmp_path: Path, monkeypatch: 
 def test_what_long_tests_need_is_installed_for_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
     monkeypatch.setattr(environment, "_apt_install", lambda packages, _: asked.append(packages))
-    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     assert environment.main(["tools"]) == environment.main(["tools", "--long"]) == 0
     assert set(asked[1]) - set(asked[0]) == {"npm"} and set(asked[0]) < set(asked[1])
 
