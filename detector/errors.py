@@ -14,6 +14,12 @@ Every message is one sentence for the user: what is wrong, in which file where t
 No message holds a patient's name, id or birth date.
 """
 
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
 
 class DetectorError(Exception):
     """Root of all errors that the package raises on purpose."""
@@ -41,6 +47,27 @@ class SettingsError(DetectorError):
 
 class ExportError(DetectorError):
     """A result cannot be written."""
+
+
+def extra_missing(purpose: str, library: str, extra: str) -> str:
+    """Return one sentence that says which library is missing for what, and the line that installs its extra.
+
+    The line is for the Python that runs, and names the project's folder if the package is run from it.
+
+    Parameters
+    ----------
+    purpose : str
+        What needs the library, to begin the sentence with.
+    library : str
+    extra : str
+        Of ``pyproject.toml``.
+    """
+    project = Path(__file__).resolve().parents[1]
+    is_there = (project / "pyproject.toml").is_file()
+    source = f"-e {shlex.quote(f'{project}[{extra}]')}" if is_there else f"'.[{extra}]'"
+    where = "" if is_there else " in the project's folder"
+    command = f"{shlex.quote(sys.executable)} -m pip install {source}"
+    return f"{purpose} needs {library}, which is not installed; install it{where} with: {command}"
 
 
 def explain_missing(error: ImportError) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.errors import ExportError
+from detector.errors import ExportError, extra_missing
 from detector.export.pictures import NOT_NORMAL, NOTICE, marks
 from detector.export.pictures.legend import Pen, counted, scale_bar, side_and_view
 from detector.export.pictures.lettering import Colour
@@ -157,10 +157,7 @@ def _new_axes(n: int, size_in: tuple[float, float] | None = None) -> NDArray[Any
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ExportError(
-            "figures need matplotlib, which is not installed; install it with:"
-            " pip install 'microcalcification-detector[notebook]'"
-        ) from error
+        raise ExportError(extra_missing("a figure", "matplotlib", "notebook")) from error
     cols = min(n, _COLUMNS)
     rows = -(-n // cols)
     size_in = size_in or (_PANEL_IN * cols + 0.4, (_PANEL_IN + 0.7) * rows)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from detector.batch import Job, run_batch
 from detector.cli import NOT_A_DIAGNOSIS, app, main
-from detector.errors import explain_missing
+from detector.errors import explain_missing, extra_missing
 from detector.settings import Settings
 from tests.dicom_files import breast_pixels, make_mammogram, save
 
@@ -159,7 +159,14 @@ def test_a_missing_extra_is_named_with_its_install_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = refused(capsys, monkeypatch, "run", tmp_path, "--out", tmp_path / "out", "--formats", "parquet")
-    assert "pip install 'microcalcification-detector[parquet]'" in said
+    assert f"{sys.executable} -m pip install -e '{ROOT}[parquet]'" in said
+
+
+def test_an_installed_program_asks_for_the_projects_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("detector.errors.__file__", str(tmp_path / "site-packages" / "detector" / "errors.py"))
+    said = extra_missing("sending", "pynetdicom", "dicom")
+    assert said.startswith("sending needs pynetdicom, which is not installed; install it in the project's folder with")
+    assert said.endswith(f"{sys.executable} -m pip install '.[dicom]'")
 
 
 def test_a_missing_library_is_one_sentence(tmp_path: Path) -> None:

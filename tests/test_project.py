@@ -214,6 +214,12 @@ def test_opencv_without_its_system_library_is_told(tmp_path: Path, monkeypatch: 
 # what takes long
 
 
+def test_no_message_asks_an_index_for_the_program() -> None:
+    """It is in none: `detector.errors.extra_missing` says how an extra is installed."""
+    asking = PROJECT["name"] + "["
+    assert [f.name for f in (ROOT / "detector").rglob("*.py") if asking in f.read_text("utf-8")] == []
+
+
 def test_what_long_tests_need_is_installed_for_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
     monkeypatch.setattr(environment, "_apt_install", lambda packages, _: asked.append(packages))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from detector.errors import ExportError, ReadError
+from detector.errors import ExportError, ReadError, extra_missing
 from detector.evaluate.matching import ClusterRule, Matched, SpotRule, match_clusters, match_spots
 from detector.evaluate.truth import Findings, Floats, ImageTruth, Pair
 from detector.evaluate.uncertainty import (
@@ -450,7 +450,7 @@ def check_matplotlib() -> None:
         If matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ExportError("drawing curves needs matplotlib: pip install 'microcalcification-detector[evaluate]'")
+        raise ExportError(extra_missing("drawing curves", "matplotlib", "evaluate"))
 
 
 def draw_curves(path: Path, curves: Mapping[str, Curve], per: Per, *, limit: float | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.errors import ExportError
+from detector.errors import ExportError, extra_missing
 from detector.export.files import printable, whole_file
 from detector.records import Clusters, Column, Kind, Reading, Spots, Table
 
@@ -236,10 +236,7 @@ def import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ExportError(
-            "the format parquet needs pyarrow, which is not installed; install it with:"
-            " pip install 'microcalcification-detector[parquet]'"
-        ) from error
+        raise ExportError(extra_missing("the format parquet", "pyarrow", "parquet")) from error
     return pyarrow, pyarrow.parquet
 
 

@@ -17,7 +17,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from detector.errors import DetectorError, ExportError
+from detector.errors import DetectorError, ExportError, extra_missing
 from detector.export.dicom.cad_sr import CAD_SR
 from detector.export.dicom.measurements import TID1500
 from detector.export.dicom.presentation import GSPS
@@ -310,7 +310,4 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DetectorError(
-            f"sending needs {name}, which is not installed; install it with:"
-            " pip install 'microcalcification-detector[dicom]'"
-        ) from error
+        raise DetectorError(extra_missing("sending", name, "dicom")) from error
