@@ -104,7 +104,7 @@ def test_no_validator_complains_of_a_full_image(tmp_path: Path) -> None:
     phantom = make_phantom(1, Recipe(rows=765, cols=703, spacing_mm=0.35))[0]
     pixels = cv2.resize(np.asarray(phantom.pixels), (4915, 5355), interpolation=cv2.INTER_LINEAR)
     identity = dataclasses.replace(phantom.identity, rows=5355, cols=4915, spacing_mm=(0.05, 0.05))
-    path = write_dicom(tmp_path / "x.dcm", Mammogram(pixels, identity), DicomForm(bits=14))
+    path = write_dicom(tmp_path / "x.dcm", Mammogram(pixels.astype(np.float32), identity), DicomForm(bits=14))
     reading = make_reading(detector.read_mammogram(path).identity, 500, 40)
     written = write_objects([StudyImage(path, reading)], tmp_path / "out")
     assert [w.format for w in written if w.file] == list(FORMATS)

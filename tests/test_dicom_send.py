@@ -16,10 +16,14 @@ import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
 
 from detector.cli import main
 from detector.errors import ExportError
 from detector.export.dicom import StudyImage, write_objects
+from detector.export.dicom.cad_sr import CAD_SR
+from detector.export.dicom.measurements import TID1500
+from detector.export.dicom.presentation import GSPS
 from detector.export.dicom.send import SENT, CStore, Result, Stow, send_objects
 from scripts.orthanc import Orthanc, free_port, running
 from tests.dicom_studies import make_study
@@ -235,6 +239,32 @@ def test_the_command_says_what_it_did_and_what_was_wrong(
         status, _, err = command(*arguments)
         assert status == 2, err
         assert words in " ".join(err.split())
+
+
+def test_each_object_is_told_of_by_itself(results: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    """A PACS that takes no segmentations, is out of room for one report, and coerces the presentation states."""
+    answers = {CAD_SR.sop_class: 0xA700, TID1500.sop_class: 0x0000, GSPS: 0xB000}
+    server, port = AE(ae_title="PACS"), free_port()
+    for kind in answers:
+        server.add_supported_context(kind)
+    handlers = [(evt.EVT_C_STORE, lambda event: answers[event.request.AffectedSOPClassUID])]
+    running = server.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    assert running is not None
+    try:
+        to = ("--to", f"127.0.0.1:{port}", "--aet", "PACS")
+        status, out, err = command(str(results), *to)
+        assert status == 1 and "5 of 10 objects are stored" in out
+        assert err.count("it does not take objects of this kind") == 4
+        assert err.count("cad_sr.dcm: it answered with status A700") == 1
+        assert len(_lines(results)) == 6
+        answers[CAD_SR.sop_class] = 0
+        status, out, _ = command(str(results), *to)
+        assert status == 1 and out.count("stored before") == 5 and "6 of 10 objects are stored" in out
+        server.require_called_aet = True
+        status, _, err = command(str(results), *to[:2], "--aet", "OTHER", "--fresh")
+        assert status == 2 and "rejects the association" in err
+    finally:
+        running.shutdown()
 
 
 def test_a_password_is_in_no_message_and_no_file() -> None:
