@@ -20,6 +20,7 @@ from detector.errors import DetectorError, explain_missing
 
 if TYPE_CHECKING:
     from detector.batch import Estimate, Job, Progress, Summary
+    from detector.batch.run import Runner
     from detector.evaluate.phantoms import Recipe
     from detector.export.dicom.send import CStore
     from detector.records import Identity
@@ -121,6 +122,14 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Local processes.", show_default="the CPUs available")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running dask scheduler (tcp://host:port) whose workers do the work instead.",
+            show_default=False,
+        ),
+    ] = None,
     settings: Annotated[
         Path | None,
         typer.Option(
@@ -198,6 +207,8 @@ def run(
     """
     from detector.batch import Job, Limits, estimate, read_map, read_spacings
 
+    if cluster is not None and workers is not None:
+        raise typer.BadParameter("give either --workers, of this machine, or --cluster", param_hint="--cluster")
     job = Job(
         paths=tuple(paths),
         out=out,
@@ -219,8 +230,9 @@ def run(
     if dry_run:
         _show_estimate(estimate(job), job)
         return
+    runner = _runner(cluster, out)
     with _logging(log_file):
-        raise typer.Exit(_run(job, quiet))
+        raise typer.Exit(_run(job, quiet, runner))
 
 
 @app.command(epilog="Example: detector info image.dcm")
@@ -455,7 +467,23 @@ class _Stop:
         return bool(self.signal)
 
 
-def _run(job: Job, quiet: bool) -> int:
+def _runner(cluster: str | None, out: Path) -> Runner:
+    """Return who does the work: processes of this machine, or a cluster."""
+    if cluster is None:
+        from detector.batch.pool import run_locally
+
+        return run_locally
+    try:
+        from detector.batch.cluster import Cluster
+    except ImportError as error:
+        raise DetectorError(
+            "--cluster needs dask.distributed, which is not installed; install it with:"
+            " pip install 'microcalcification-detector[cluster]'"
+        ) from error
+    return Cluster(cluster, out)
+
+
+def _run(job: Job, quiet: bool, runner: Runner | None = None) -> int:
     from detector.batch import run_batch
 
     with _Stop() as stop, _progress(quiet) as tell:
@@ -464,7 +492,7 @@ def _run(job: Job, quiet: bool) -> int:
             _log(progress)
             tell(progress)
 
-        summary = run_batch(job, hear, stop)
+        summary = run_batch(job, hear, stop, runner or _runner(None, job.out))
     logging.getLogger("detector").info("end: %d analysed, %d failed", summary.totals.analysed, summary.totals.failed)
     if not quiet:
         _show_summary(summary, job)

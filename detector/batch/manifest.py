@@ -44,7 +44,7 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
         "version": version_of(PROGRAM),
         "git_revision": _git_revision(),
         "code": code_hash(),
-        "libraries": {name: found for name in _LIBRARIES if (found := version_of(name))},
+        "libraries": library_versions(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu": _cpu(),
@@ -52,6 +52,11 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     }
     with whole_file(folder / MANIFEST) as handle:
         handle.write(json.dumps(manifest, indent=2, ensure_ascii=True).encode() + b"\n")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that findings and pictures depend on."""
+    return {name: found for name in _LIBRARIES if (found := version_of(name))}
 
 
 def version_of(package: str) -> str:

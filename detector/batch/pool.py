@@ -276,15 +276,20 @@ class Attendant(Generic[_T, _R]):
 
     def _start(self) -> _Worker[_T, _R]:
         try:
-            worker = _Worker(self._work, self._limits.memory_limit_mb)
-            message = worker.pipe.recv()
+            self._worker = _Worker(self._work, self._limits.memory_limit_mb)
+            message = self._worker.pipe.recv()
         except (EOFError, OSError) as error:
+            self.end()
             raise DetectorError(f"a worker process does not start ({type(error).__name__})") from error
         if message:
-            worker.end()
+            self.end()
             raise DetectorError(message)
-        self._worker = worker
-        return worker
+        return self._worker
+
+    def kill(self) -> None:
+        """Kill the process from another thread than that which is at `do`, which then returns."""
+        if self._worker is not None:
+            self._worker.process.kill()
 
     def end(self) -> None:
         """End the process."""

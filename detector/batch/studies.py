@@ -38,6 +38,11 @@ class StudyTask:
     images: tuple[Image, ...]
     stamp: str
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that must be readable."""
+        return tuple(image.path for image in self.images)
+
 
 @dataclass(frozen=True)
 class StudyOutcome:

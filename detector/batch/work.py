@@ -99,6 +99,11 @@ class Task:
     unchanged: bool = False
     draw: bool = False
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that must be readable."""
+        return (self.path,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Finished):
