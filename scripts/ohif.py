@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 
 from detector.batch import Job, run_batch
 from detector.export.dicom.places import from_dicom
@@ -58,6 +59,7 @@ _CONFIG = {
         }
     ],
 }
+_SCALE = 0.45
 _CHROMIUM = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 
 
@@ -159,7 +161,7 @@ def main() -> int:
             if dataset.file_meta.TransferSyntaxUID.is_deflated:  # Orthanc sends no frames of these
                 dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             dataset.save_as(out / "dicom" / file.name)
-        _draw_presentation_state(out, ROOT / "docs" / "presentation_state.jpg")
+        _draw_presentation_states(out, ROOT / "docs" / "presentation_state.jpg")
         for state in out.rglob("*_gsps.dcm"):
             state.unlink()
         with running(folder / "orthanc") as orthanc:
@@ -170,9 +172,18 @@ def main() -> int:
     return 0
 
 
-def _draw_presentation_state(out: Path, picture: Path) -> None:
-    """Draw the film of MONOCHROME1 as dcmtk renders it under its presentation state, and the state's graphics."""
-    image = out / "dicom" / "LMLO.dcm"
+def _draw_presentation_states(out: Path, picture: Path) -> None:
+    """Draw an image of each photometric interpretation side by side."""
+    images: dict[str, Path] = {}
+    for image in sorted((out / "dicom").glob("*.dcm")):
+        images.setdefault(str(pydicom.dcmread(image, stop_before_pixels=True).PhotometricInterpretation), image)
+    panels = [_draw_presentation_state(out, image, words) for words, image in sorted(images.items())]
+    gap = np.full((len(panels[0]), 12, 3), 96, np.uint8)  # the samples are of one size
+    cv2.imwrite(str(picture), np.hstack([panels[0], gap, panels[1]]), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def _draw_presentation_state(out: Path, image: Path, words: str) -> NDArray[np.uint8]:
+    """Return an image as dcmtk renders it under its presentation state, with the state's graphics and some words."""
     dataset = pydicom.dcmread(image)
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         dataset.decompress(generate_instance_uid=False)
@@ -181,17 +192,18 @@ def _draw_presentation_state(out: Path, picture: Path) -> None:
     rendered = out / "rendered.pgm"
     subprocess.run(["dcmp2pgm", "-p", path, image, rendered], check=True)
     grey = cv2.imread(str(rendered), cv2.IMREAD_GRAYSCALE)
-    canvas = cv2.cvtColor(np.asarray(grey), cv2.COLOR_GRAY2BGR)
+    canvas = cv2.resize(np.asarray(grey), None, fx=_SCALE, fy=_SCALE, interpolation=cv2.INTER_AREA)
+    canvas = cv2.cvtColor(canvas, cv2.COLOR_GRAY2BGR)
     for annotation in pydicom.dcmread(path).get("GraphicAnnotationSequence") or []:
         for graphic in annotation.GraphicObjectSequence:
-            xy = from_dicom(graphic.GraphicData)[:, ::-1]
+            xy = _SCALE * from_dicom(graphic.GraphicData)[:, ::-1]
             if graphic.GraphicType == "CIRCLE":
                 center, radius = np.rint(xy[0]).astype(int).tolist(), round(float(np.linalg.norm(xy[1] - xy[0])))
-                cv2.circle(canvas, center, radius, (80, 220, 255), 2, cv2.LINE_AA)
+                cv2.circle(canvas, center, radius, (80, 220, 255), 1, cv2.LINE_AA)
             else:
-                cv2.polylines(canvas, [np.rint(xy).astype(np.int32)], True, (80, 255, 80), 2, cv2.LINE_AA)
-    small = cv2.resize(canvas, None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(picture), small, [cv2.IMWRITE_JPEG_QUALITY, 85])
+                cv2.polylines(canvas, [np.rint(xy).astype(np.int32)], True, (80, 255, 80), 1, cv2.LINE_AA)
+    cv2.putText(canvas, words, (12, len(canvas) - 14), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(canvas, np.uint8)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def test_no_part_is_missing_and_none_left_empty() -> None:
     assert re.findall(r"<!-- (.*?) -->\s*<!-- end of \1 -->", README) == []
 
 
-@pytest.mark.parametrize("name", ["overlay.jpg", "crop.jpg"])
+@pytest.mark.parametrize("name", ["overlay.jpg", "crop.jpg", "ohif.jpg", "presentation_state.jpg"])
 def test_pictures_are_there_and_not_too_large(name: str) -> None:
     path = ROOT / "docs" / name
     with Image.open(path) as picture:
