@@ -1,5 +1,6 @@
 """Mammography CAD SR read back: our own, those of others with older codes, and damaged ones."""
 
+import csv
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,15 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sr._snomed_dict import mapping as snomed
+from typer.testing import CliRunner
 
 import detector
+from detector.cli import app
 from detector.errors import ReadError
+from detector.evaluate.marks import write_marks
 from detector.evaluate.phantoms import Recipe, make_phantom
 from detector.evaluate.tables import read_findings
+from detector.evaluate.truth import ImageTruth
 from detector.export.dicom import CadImage, StudyImage, read_cad_sr, write_objects
 from detector.export.dicom.source import Reported
 from detector.export.phantoms import write_dicom
@@ -172,6 +177,25 @@ def test_the_tables_are_those_that_scoring_takes(study: list[StudyImage], report
         assert np.allclose(found.spots.row_px, image.spots.row_px, rtol=1e-5)
         assert np.array_equal(found.spots.morphology, image.spots.morphology)
         assert np.allclose(found.clusters.confidence, image.clusters.confidence, rtol=1e-5)
+
+
+def test_the_tables_of_a_report_are_scored_by_the_command(tmp_path: Path) -> None:
+    """Truth and report are of the same findings: all are found, and nothing else."""
+    images, truths = make_study(tmp_path / "set", n_spots=8, n_clusters=2), []
+    for image in images:
+        assert image.reading is not None
+        reported = Reported.of(image.reading)
+        truths.append(ImageTruth.of_tables(image.path.name, "a woman", reported.spots, reported.clusters))
+    write_marks(tmp_path / "set" / "marks.csv", truths)
+    (written,) = write_objects(images, tmp_path / "objects", ["sr"])
+    assert written.file
+    read_cad_sr(written.file).save_tables(tmp_path / "theirs")
+    arguments = ["evaluate", "marks", str(tmp_path / "set" / "marks.csv"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*arguments, "--findings", str(tmp_path / "theirs")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "out" / "sensitivity.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["rule"] in ("own", "R3 per view")]
+    assert rows and all(row["found"] == row["of"] != "0" for row in rows)
 
 
 def test_what_is_no_report_is_said(study: list[StudyImage], tmp_path: Path) -> None:

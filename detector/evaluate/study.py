@@ -158,7 +158,8 @@ def study_of_findings(name: str, images: Sequence[Image], findings: Path, spacin
     name : str
     images : sequence of (Path, ImageTruth)
     findings : Path
-        As `read_findings` takes it. Images of a result folder of ours are known by their bytes.
+        As `read_findings` takes it. Images of a result folder of ours, or of a CAD report's tables, are known by their
+        bytes or by their SOP Instance UID.
     spacing_mm : float, optional
 
     Raises
@@ -166,17 +167,18 @@ def study_of_findings(name: str, images: Sequence[Image], findings: Path, spacin
     ReadError
         As `read_findings` and `join`; or if an image cannot be read.
     """
-    folder = findings if findings.is_dir() else findings.parent
-    if (folder / "images.csv").is_file():
-        names = {own_id: image_id for image_id, own_id in _own_ids(images, folder).items()}
-        ours = {t.image_id for _, t in images}
-        tables = {k: v for k, v in read_findings(findings, image_ids=names).items() if k in ours}
-    else:
-        tables = read_findings(findings)
     usual = spacing_mm or DATASETS[name].usual_spacing_mm
     references = {
         t.image_id: refer(read_mammogram(path, t.spacing_mm[0] if t.spacing_mm else usual)) for path, t in images
     }
+    folder = findings if findings.is_dir() else findings.parent
+    if (folder / "images.csv").is_file():
+        names = {reference.identity.image_id: image_id for image_id, reference in references.items()}
+        names |= {own_id: image_id for image_id, own_id in _own_ids(images, folder).items()}
+        ours = {t.image_id for _, t in images}
+        tables = {k: v for k, v in read_findings(findings, image_ids=names).items() if k in ours}
+    else:
+        tables = read_findings(findings)
     truths = [t.with_reference(references[t.image_id]) for _, t in images]
     files = {t.image_id: path for path, t in images}
     return Study(name, str(findings), tuple(join(truths, tables)), files, references)
@@ -206,7 +208,8 @@ def refer(mammogram: Mammogram) -> Reading:
 
 def _own_ids(images: Iterable[Image], run: Path) -> dict[str, str]:
     """Return our id of each image that a run has analysed, by its id in the set."""
-    by_bytes = {row["sha256"]: row["image_id"] for row in read_rows(run / "images.csv", ("image_id", "sha256"))}
+    listed = read_rows(run / "images.csv", ("image_id",))
+    by_bytes = {row["sha256"]: row["image_id"] for row in listed if row.get("sha256")}
     known = {t.image_id: by_bytes.get(_sha256(path), "") for path, t in images}
     return {image_id: own_id for image_id, own_id in known.items() if own_id}
 
