@@ -163,9 +163,9 @@ def run(
     formats: Annotated[
         str,
         typer.Option(
-            metavar="LIST", help="Of csv,json,parquet,overlay,crops and, as DICOM objects, sr,tid1500,gsps,seg."
+            metavar="LIST", help="Of csv,json,parquet,overlay,crops,report and, as DICOM objects, sr,tid1500,gsps,seg."
         ),
-    ] = "csv,json,overlay,crops",
+    ] = "csv,json,overlay,crops,report",
     pictures: Annotated[Pictures, typer.Option(help="Which images get pictures.")] = Pictures.ALL,
     cases: Annotated[
         Path | None,
@@ -334,6 +334,26 @@ def evaluate(
     page = write_report(study, evaluate_study(study), out, " ".join(["detector", *map(_printable, sys.argv[1:])]))
     typer.echo(_printable(page))
     raise typer.Exit(status)
+
+
+@app.command(epilog="Example: detector report results")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Local processes.", show_default="the CPUs available")
+    ] = None,
+) -> None:
+    """Make DIR/report.html and the review pages anew, from tables and Readings; no image is decoded.
+
+    Cases without pictures get no page; `detector run` with the format report makes both.
+    """
+    from detector.batch import Limits, rebuild_report
+
+    with _Stop() as stop:
+        pages = rebuild_report(folder, Limits(workers or _cpus(), 600.0), stop)
+    typer.echo(f"{pages} page{'' if pages == 1 else 's'} and {_printable(folder / 'report.html')}")
+    if stop.signal:
+        raise typer.Exit(128 + stop.signal)
 
 
 @app.command(epilog="Example: detector send results --to pacs.example:104 --aet PACS")
@@ -607,7 +627,7 @@ def _show_summary(summary: Summary, job: Job) -> None:
         typer.echo(f"  and {len(totals.flagged) - _MOST_NAMED} more: review in {out}/clusters.csv")
     places = [
         name
-        for name in ("images.csv", "clusters.csv", "spots.csv", "overlays", "crops", "dicom")
+        for name in ("report.html", "images.csv", "clusters.csv", "spots.csv", "overlays", "crops", "dicom")
         if (job.out / name).exists()
     ]
     typer.echo(f"Results: {', '.join(places)} in {out}")

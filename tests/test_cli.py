@@ -25,7 +25,7 @@ from tests.dicom_files import breast_pixels, make_mammogram, save
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
-COMMANDS = ("run", "info", "settings", "phantom", "evaluate", "send")
+COMMANDS = ("run", "info", "settings", "phantom", "evaluate", "report", "send")
 
 
 def call(*arguments: object) -> Result:
@@ -128,7 +128,7 @@ def test_wrong_usage_is_named(
     for arguments, words in (
         (
             ("--formats", "csv,srt"),
-            "'srt' is not offered; there are csv, json, parquet, overlay, crops, sr, tid1500, gsps, seg",
+            "'srt' is not offered; there are csv, json, parquet, overlay, crops, report, sr, tid1500, gsps, seg",
         ),
         (("--formats", "\x1b[2J"), r"'\x1b[2J' is not offered"),
         (("--settings", tmp_path / "unknown.toml"), "unknown setting cluster.links_mm"),

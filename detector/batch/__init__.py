@@ -6,6 +6,7 @@ puts them together.
 
 from detector.batch.find import read_map, read_spacings
 from detector.batch.pool import Limits
+from detector.batch.report import rebuild_report
 from detector.batch.run import FORMATS, Estimate, Job, Progress, Summary, estimate, run_batch
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "estimate",
     "read_map",
     "read_spacings",
+    "rebuild_report",
     "run_batch",
 ]

@@ -17,7 +17,7 @@ from detector.export.files import printable
 
 PROGRAM = "microcalcification-detector"
 MANIFEST = "manifest.json"
-RESULT_FOLDERS = ("readings", "overlays", "crops", "dicom")
+RESULT_FOLDERS = ("readings", "overlays", "crops", "report", "dicom")
 
 _Place = tuple[int, int]
 

@@ -76,7 +76,7 @@ def code_hash(rooms_alone: bool = False) -> str:
     rooms_alone : bool
         Leave out what only shows results: tables, pictures, this package.
     """
-    apart = {"cli.py", "evaluate", *(("batch", "export") if rooms_alone else ())}
+    apart = {"cli.py", "evaluate", "review", *(("batch", "export") if rooms_alone else ())}
     digest = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*")):
         name = file.relative_to(_PACKAGE)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from detector.batch.cases import FOLDER as REPORT
+from detector.batch.cases import FORMAT, WORKLIST, Cases, picture_name
 from detector.batch.find import (
     MANIFEST,
     RESULT_FOLDERS,
@@ -38,13 +40,13 @@ from detector.batch.studies import FOLDER, OBJECT_FORMATS, Studies, StudyWork, c
 from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images, write_tables
 from detector.batch.watch import watch
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
-from detector.errors import DetectorError
+from detector.errors import DetectorError, ExportError
 from detector.export.files import PART, printable, reading_name, sync_folder, whole_file
 from detector.export.tables import IMAGE_COLUMNS
 from detector.records import SpacingSource
 from detector.settings import ReadSettings, Settings
 
-FORMATS = ("csv", "json", "parquet", "overlay", "crops", *OBJECT_FORMATS)
+FORMATS = ("csv", "json", "parquet", "overlay", "crops", FORMAT, *OBJECT_FORMATS)
 _LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
 _STUDY_UID = [column.name for column in IMAGE_COLUMNS].index("study_uid")
 _COMMIT_S = 1.0
@@ -176,7 +178,7 @@ def run_batch(
     check_formats(job.formats, job.pseudonymise)
     check_paths(job.paths, job.out)
     try:
-        with _locked(job.out):
+        with locked(job.out):
             _make_ready(job)
             with contextlib.closing(Ledger(job.out / _LEDGER)) as ledger:
                 return _Run(job, ledger, _secret(job, ledger)).go(tell, stopped, runner)
@@ -209,7 +211,7 @@ def estimate(job: Job) -> Estimate:
             run = _Run(job, ledger, (job.out / _SECRET).read_bytes() if (job.out / _SECRET).is_file() else b"")
             paths_due = {task.path for task in run.plan(found)}
             due = [f for f in files if f.path in paths_due]
-    pictures = 0 if job.pictures == "none" else len({"overlay", "crops"} & job.formats)
+    pictures = 0 if job.pictures == "none" else len({"overlay", "crops", FORMAT} & job.formats)
     return Estimate(
         found=len(files),
         skipped=len(found) - len(files),
@@ -246,6 +248,7 @@ class _Run:
             self._write_objects(stopped, runner)
             totals = self._tabulate()
             self._commit()
+            self._write_pages(stopped, runner)
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
         others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.values())
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
@@ -280,6 +283,7 @@ class _Run:
                 listed_confidence=job.listed_confidence,
                 overlays="overlay" in job.formats,
                 crops="crops" in job.formats,
+                pages=FORMAT in job.formats,
                 pictures=job.pictures,
                 force_spacing=job.force_spacing,
                 secret=self._secret,
@@ -481,6 +485,25 @@ class _Run:
             else:
                 studies.left_out |= outcome.left_out
 
+    def _write_pages(self, stopped: Stopped, runner: Runner) -> None:
+        """Write the review page of each case and the worklist, now that the tables are there."""
+        job = self._job
+        if FORMAT not in job.formats or stopped():
+            return
+        owned = {name for entry in self._ledger.entries.values() for name in entry.files}
+        sources: dict[str, Task] = {}
+        for key, found in self._found.items():
+            entry = self._ledger.entries.get(key)
+            if entry is not None and entry.status == ANALYSED and picture_name(entry.image_id) not in owned:
+                shown, spacing = self._shown(found), self._spacing(found)
+                sources[entry.image_id] = Task(key, found.path, shown, found.frame, spacing, draw=True)
+        plan = self._work().plan
+        cases = Cases(plan, sources)
+        try:
+            cases.write(runner, job.limits, stopped)
+        except ExportError as error:
+            raise _not_written(job.out, str(error)) from error
+
     # ---------------------------------------------------------------------------------------------- what is left
 
     def _now_and_then(self) -> None:
@@ -510,7 +533,9 @@ class _Run:
                     entries.append(entry)
         cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
         notes = Notes(cases, self._studies.left_out)
-        totals = write_tables(self._job.out, self._ledger, entries, notes, self._job.formats)
+        # pages are made of the tables
+        formats = self._job.formats | ({"csv"} if FORMAT in self._job.formats else set())
+        totals = write_tables(self._job.out, self._ledger, entries, notes, formats)
         self._tabled = time.monotonic()
         return totals
 
@@ -525,6 +550,7 @@ class _Run:
                 "pictures": job.pictures,
                 "min_confidence": job.min_confidence,
                 "workers": job.limits.workers,
+                "paths": [] if job.pseudonymise else [str(path.absolute()) for path in job.paths],
                 "command": command,
                 "start": start,
                 "end": None,
@@ -556,7 +582,7 @@ class _Hashes:
         any_size = dataclasses.replace(job.settings.read, max_megapixels=ReadSettings().max_megapixels)
         settings = dataclasses.replace(job.settings, read=any_size)
         report = f"{settings.report_hash()} {code_hash()}"
-        asked = sorted({"overlay", "crops"} & job.formats) if job.pictures != "none" else []
+        asked = sorted({"overlay", "crops", FORMAT} & job.formats) if job.pictures != "none" else []
         return cls(
             f"{settings.detection_hash()} {code_hash(rooms_alone=True)}",
             report,
@@ -570,7 +596,7 @@ class _Hashes:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make the folder, and hold it against a second run; where the system has no `flock`, nothing is held."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("ab") as handle:
@@ -598,7 +624,7 @@ def _make_ready(job: Job) -> None:
     out = job.out
     ours = is_result_folder(out) or (out / _LEDGER).is_file()
     # those that tell it to be ours go last, so that a start that is killed here can be made again
-    names = (*TABLE_NAMES, *RESULT_FOLDERS, PARTIAL, _LEDGER, f"{_LEDGER}-journal", MANIFEST)
+    names = (*TABLE_NAMES, WORKLIST, *RESULT_FOLDERS, PARTIAL, _LEDGER, f"{_LEDGER}-journal", MANIFEST)
     there = [name for name in names if (out / name).exists()]
     if there and not ours:
         raise DetectorError(
@@ -606,7 +632,8 @@ def _make_ready(job: Job) -> None:
         )
     if not there:
         write_manifest(out, {"finished": False})
-    for left in (*out.glob(f".*{PART}"), *out.glob(f"{FOLDER}/*/.*{PART}")):  # by a process that was killed
+    places = (".", f"{FOLDER}/*", REPORT, f"{REPORT}/*")
+    for left in (left for place in places for left in out.glob(f"{place}/.*{PART}")):  # by a process that was killed
         left.unlink()
     for name in there if job.fresh else [PARTIAL]:
         if (out / name).is_dir():
@@ -616,7 +643,7 @@ def _make_ready(job: Job) -> None:
     if job.fresh and not job.pseudonymise:
         (out / _SECRET).unlink(missing_ok=True)
     for name in (PARTIAL, *RESULT_FOLDERS):
-        if name != FOLDER:  # made with the first object
+        if name not in (FOLDER, REPORT):  # made with the first object, the first page
             (out / name).mkdir(exist_ok=True)
 
 

@@ -39,8 +39,8 @@ class Plan:
     settings : Settings
     listed_confidence : float
         Confidence from which spots are rows of their table.
-    overlays, crops : bool
-        Whether these pictures are drawn.
+    overlays, crops, pages : bool
+        Whether these pictures are drawn; `pages` are those that review pages show.
     pictures : str
         Which images get them: ``all``, ``findings`` or ``none``.
     force_spacing : bool
@@ -54,6 +54,7 @@ class Plan:
     listed_confidence: float = 0.5
     overlays: bool = False
     crops: bool = False
+    pages: bool = False
     pictures: str = "all"
     force_spacing: bool = False
     secret: bytes = b""
@@ -61,7 +62,7 @@ class Plan:
     @property
     def draws(self) -> bool:
         """Whether any image gets a picture."""
-        return self.pictures != "none" and (self.overlays or self.crops)
+        return self.pictures != "none" and (self.overlays or self.crops or self.pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +289,21 @@ def _draw(plan: Plan, mammogram: Mammogram, reading: Reading) -> Iterator[tuple[
     if plan.crops:
         for cluster_id, picture in draw_crops(mammogram, reading):
             yield f"crops/{stem}_c{cluster_id}.png", encode_png(picture)
+    if plan.pages:
+        from detector.export.pages import draw_view
+
+        yield f"report/pictures/{stem}.jpg", draw_view(mammogram, reading)
+
+
+def draw_page_picture(plan: Plan, task: Task, reading: Reading) -> bytes:
+    """Return the picture of an image for its review page, or nothing if its file is no longer the one analysed."""
+    from detector.export.pages import draw_view
+
+    try:
+        mammogram = _read(plan, task, {})
+    except (ReadError, OSError):
+        return b""
+    return draw_view(mammogram, reading) if mammogram.identity.sha256 == reading.identity.sha256 else b""
 
 
 def _has_findings(reading: Reading, settings: Settings) -> bool:

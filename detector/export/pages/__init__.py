@@ -1,9 +1,10 @@
 """Review pages of a run: a worklist and a page a case, which open from disk with no server and no network."""
 
 from detector.export.pages.case import Case, View, render_case
+from detector.export.pages.hanging import hang
 from detector.export.pages.pictures import draw_thumbnails, draw_view, fit
 from detector.export.pages.render import Run, render_page
-from detector.export.pages.worklist import CaseRow, render_worklist
+from detector.export.pages.worklist import CaseRow, level_of, render_worklist
 
 __all__ = [
     "Case",
@@ -13,6 +14,8 @@ __all__ = [
     "draw_thumbnails",
     "draw_view",
     "fit",
+    "hang",
+    "level_of",
     "render_case",
     "render_page",
     "render_worklist",

@@ -156,7 +156,7 @@ class _View:
         clusters = self._reading.clusters
         levels = suspicion_words(clusters, self._settings.assess)
         words = {name: clusters.words(name) for name in ("distribution", "morphology", "suggestion")}
-        order = np.lexsort([clusters.cluster_id, -clusters.suspicion, ~clusters.review]).tolist()
+        order = np.lexsort((clusters.cluster_id, -clusters.suspicion, ~clusters.review)).tolist()
         return [
             {
                 "id": int(clusters.cluster_id[i]),

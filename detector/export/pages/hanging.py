@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from detector.records import Identity, Reading
 
 _ORDER = ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "CV", "AT")
-_MEDIAL = {"R": "L", "L": "R"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def _wall_by_header(identity: Identity) -> str:
 def _upside_down(identity: Identity) -> bool:
     down = identity.patient_orientation[1] if len(identity.patient_orientation) > 1 else ""
     if identity.view in ("CC", "XCCL", "XCCM"):
-        return down[:1] == identity.side and identity.side in _MEDIAL
+        return down[:1] == identity.side and identity.side in ("R", "L")
     return down[:1] == "H"
 
 

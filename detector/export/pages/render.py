@@ -16,9 +16,6 @@ from markupsafe import Markup
 
 from detector.export.pictures import NOT_NORMAL, NOTICE
 
-_INLINE_STYLES = ("touch-action: none;",)
-"""Style attributes that OpenSeadragon writes into the page."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -53,25 +50,27 @@ def render_page(template: str, run: Run, scripts: Sequence[str], **values: Any) 
     """
     style = _asset("pages.css")
     sources = [_asset(name) for name in scripts]
-    return _environment().get_template(template).render(
-        run=run,
-        policy=_policy([style], sources),
-        style=Markup(style),  # noqa: S704 - our own file
-        scripts=[Markup(source) for source in sources],  # noqa: S704 - our own files
-        notice=NOTICE,
-        not_normal=NOT_NORMAL,
-        run_data={"key": run.key, "version": run.version},
-        **values,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            run=run,
+            policy=_policy([style], sources),
+            style=Markup(style),
+            scripts=[Markup(source) for source in sources],
+            notice=NOTICE,
+            not_normal=NOT_NORMAL,
+            run_data={"key": run.key, "version": run.version},
+            **values,
+        )
     )
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
-    attributes = " ".join(_hash(text) for text in _INLINE_STYLES)
     rules = {
         "default-src": "'none'",
         "script-src": " ".join(map(_hash, scripts)),
         "style-src": " ".join(map(_hash, styles)),
-        "style-src-attr": f"'unsafe-hashes' {attributes}",
         # file: means the thumbnails beside a page that was opened from disk
         "img-src": "'self' file: data: blob:",
         "connect-src": "'self'",
@@ -111,4 +110,4 @@ def json_for_html(value: Mapping[str, Any] | Sequence[Any]) -> Markup:
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - nothing is left to escape
+    return Markup(text)

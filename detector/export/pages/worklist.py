@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from detector.export.files import file_stem, printable
 from detector.export.pages.render import Run, render_page
+from detector.settings import AssessSettings
 
 LEVELS = ("", "low", "medium", "high")
 
@@ -53,6 +54,11 @@ class CaseRow:
     paths: tuple[str, ...] = ()
     has_page: bool = False
     has_thumbnail: bool = False
+
+
+def level_of(suspicion: float, settings: AssessSettings) -> int:
+    """Return the index into `LEVELS` of a cluster's suspicion, as `pictures.suspicion_words` tells it."""
+    return 1 + (suspicion >= settings.review_suspicion) + (suspicion >= settings.high_suspicion)
 
 
 def render_worklist(rows: Sequence[CaseRow], run: Run, n_failed: int = 0, n_skipped: int = 0) -> str:

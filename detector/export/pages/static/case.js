@@ -256,7 +256,7 @@ class View {
 
   clusterMark(cluster, add) {
     const kind = cluster.review ? "review" : "other";
-    const chosen = page.isChosen(this, cluster) ? " chosen chosen-mark" : "";
+    const chosen = page.isChosen(this, cluster) ? ` chosen${page.pulse ? " chosen-mark" : ""}` : "";
     const nodes = [
       svg("polygon", { class: `edge ${kind}-edge ${kind}`, "stroke-width": cluster.review ? 5 : 3 }),
       svg("polygon", { class: kind + chosen, "data-cluster": cluster.id }),
@@ -290,7 +290,7 @@ class View {
   }
 
   drawnMark(drawn, add) {
-    const chosen = page.chosen?.subject === subject(drawn) ? " chosen chosen-mark" : "";
+    const chosen = page.chosen?.subject === subject(drawn) ? " chosen" : "";
     const ring = svg("circle", { class: `mine${chosen}`, "data-drawn": drawn.cluster_id });
     const label = svg("text", { class: "mine" }, drawn.reviewer === decisions.reviewer ? "mine" : drawn.reviewer);
     add(([node, text], frame) => {
@@ -506,6 +506,7 @@ const page = {
   fitted: true,
   zoomedTo: null,
   blind: false,
+  pulse: false,
   items: [], // clusters in the order of their rank: { view, cluster, subject }
 
   get blinded() { // before the reader's own opinion
@@ -652,7 +653,9 @@ const page = {
     this.chosen = item || null;
     if (item && !this.shown.includes(item.view)) this.setLayout(this.layouts.findIndex(({ rows }) => rows.flat().includes(item.view)));
     if (item) this.focused = item.view;
+    this.pulse = true;
     for (const view of new Set([before?.view, item?.view])) view?.mark();
+    this.pulse = false;
     this.showPanel();
     if (item) this.tell(this.describe(item));
   },
@@ -864,13 +867,14 @@ const page = {
   },
 
   caseFacts() {
-    const rows = this.views.map(({ data }) => {
+    const rows = CASE.hang.flat().filter((i) => i !== null).map((i) => this.views[i].data).flatMap((data) => {
       const counts = this.hiding ? [] : [`${data.n_micro} micro, ${data.n_macro} macro`];
-      return [nameOf(data), [...counts, ...data.limits, ...data.warnings, data.excluded].filter(Boolean).join("; ")];
+      const words = [...counts, ...data.limits, ...data.warnings, data.excluded].filter(Boolean).join("; ");
+      return [element("dt", {}, nameOf(data)), element("dd", {}, words, element("small", { class: "file" }, [data.path, data.device].filter(Boolean).join(", ")))];
     });
-    return element("section", { class: "facts" }, element("details", { open: !this.chosen },
-      element("summary", {}, "Images"), element("dl", {}, ...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value || "nothing to note")]),
-        ...this.views.flatMap(({ data }) => [element("dt", {}, "File"), element("dd", {}, element("small", {}, [data.path, data.device].filter(Boolean).join(", ")))]))));
+    const images = element("details", { open: this.factsOpen ?? true }, element("summary", {}, "Images"), element("dl", {}, ...rows));
+    images.addEventListener("toggle", () => { this.factsOpen = images.open; });
+    return element("section", { class: "facts" }, images);
   },
 
   async drawCrop() {

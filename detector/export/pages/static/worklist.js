@@ -124,7 +124,7 @@ function cells(row) {
     case: element("span", {}, name, element("small", {}, about)),
     review: hidden(flagged ? element("b", { class: "flagged" }, `${row.review} of ${row.clusters}`)
       : row.clusters ? `0 of ${row.clusters}` : "none"),
-    level: hidden(row.level ? element("span", { class: `level ${flagged ? "review" : ""}` }, LEVELS[row.level]) : ""),
+    level: hidden(row.level ? element("span", { class: `pill ${flagged ? "review" : ""}` }, LEVELS[row.level]) : ""),
     micro: hidden(row.micro),
     macro: hidden(row.macro),
     why: blind ? "" : element("span", {}, ...why),
