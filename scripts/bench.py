@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -267,6 +268,12 @@ def report(times: Times, memory: dict[str, float], objects: tuple[float, float] 
     return "\n".join(lines)
 
 
+def kept_parts(path: Path) -> str:
+    """Return those parts that other scripts write, each between ``<!-- NAME -->`` and ``<!-- end of NAME -->``."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    return "".join(f"\n{part[0]}\n" for part in re.finditer(r"<!-- (.+?) -->.*?<!-- end of \1 -->", text, re.DOTALL))
+
+
 def processor() -> str:
     """Return the processor's name."""
     try:
@@ -296,7 +303,7 @@ def main() -> None:
             memory[f"{STANDARD.rows} x {STANDARD.cols}"] = peak_memory_mb(path)
             memory[f"{LARGE.rows} x {LARGE.cols}"] = peak_memory_mb(large_path)
         objects = measure_objects(large_path, arguments.repeats)
-        arguments.output.write_text(report(times, memory, objects, arguments.repeats))
+        arguments.output.write_text(report(times, memory, objects, arguments.repeats) + kept_parts(arguments.output))
         print(arguments.output.read_text())
 
 
