@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRBigEndian
 
 import detector
+from detector.batch.manifest import version_of
 from detector.errors import ExportError
 from detector.evaluate.phantoms import OPEN_LEVEL, Recipe, make_phantom
 from detector.export.dicom import FORMATS, StudyImage, Written, write_objects
@@ -355,20 +357,35 @@ def test_every_code_of_a_report_is_of_its_context_group(written: list[Written], 
     assert len(seen) > (25 if kind == "sr" else 10)
 
 
-def test_every_code_of_a_segmentation_is_of_its_context_group(written: list[Written]) -> None:
+SEG_GROUPS = {
+    "SegmentedPropertyCategoryCodeSequence": [7150],
+    "SegmentedPropertyTypeCodeSequence": [6010, 6014],
+    "AnatomicRegionSequence": [4013],
+    "AnatomicRegionModifierSequence": [244],
+    "AlgorithmFamilyCodeSequence": [7162],
+    "DerivationCodeSequence": [7203],
+    "PurposeOfReferenceCodeSequence": [7202],
+}
+
+
+def codes_of(dataset: Dataset) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Yield the keyword of each sequence that holds a code, and the code, to the bottom."""
+    for element in dataset:
+        for item in element.value if element.VR == "SQ" else ():
+            if "CodeValue" in item:
+                yield element.keyword, triple(item)
+            yield from codes_of(item)
+
+
+def test_every_code_of_an_image_is_of_its_context_group(written: list[Written]) -> None:
     for file in files_of(written, "seg"):
-        out = pydicom.dcmread(file)
-        for segment in out.SegmentSequence:
-            assert triple(segment.SegmentedPropertyCategoryCodeSequence[0]) in members(7150)
-            assert triple(segment.SegmentedPropertyTypeCodeSequence[0]) in members(6010) | members(6014)
-            assert triple(segment.AnatomicRegionSequence[0]) in members(4013)
-            assert triple(segment.AnatomicRegionSequence[0].AnatomicRegionModifierSequence[0]) in members(244)
-            algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
-            assert triple(algorithm.AlgorithmFamilyCodeSequence[0]) in members(7162)
-        for frame in out.PerFrameFunctionalGroupsSequence:
-            derivation = frame.DerivationImageSequence[0]
-            assert triple(derivation.DerivationCodeSequence[0]) in members(7203)
-            assert triple(derivation.SourceImageSequence[0].PurposeOfReferenceCodeSequence[0]) in members(7202)
+        seen = set()
+        for keyword, code in codes_of(pydicom.dcmread(file)):
+            assert code in set().union(*map(members, SEG_GROUPS[keyword])), (keyword, code)
+            assert all(text.isascii() for text in code)
+            seen.add(keyword)
+        assert seen == set(SEG_GROUPS)
+    assert [code for file in files_of(written, "gsps") for code in codes_of(pydicom.dcmread(file))] == []
 
 
 def test_what_is_rendered_and_what_is_never_said(study: list[StudyImage], written: list[Written]) -> None:
@@ -497,6 +514,19 @@ def test_changed_content_is_a_new_report_that_names_the_one_before(study: list[S
         uids.add(before)
         assert not write_objects(images, tmp_path, ["sr"])[0].is_new
     assert len(uids) == 4
+
+
+def test_objects_of_images_that_are_gone_are_removed(study: list[StudyImage], tmp_path: Path) -> None:
+    before = write_objects(study, tmp_path)
+    after = write_objects(study[:3], tmp_path)
+    assert len(files_of(before, "seg")) == len(files_of(before, "gsps")) == 4
+    assert sorted(tmp_path.rglob("*.dcm")) == sorted(w.file for w in after if w.file)
+
+
+def test_a_study_of_failures_alone_names_the_program_that_failed(study: list[StudyImage], tmp_path: Path) -> None:
+    report = write_one([StudyImage(image.path, None) for image in study], tmp_path)
+    stated = {i.TextValue for i in items_of(report) if concept_of(i) == "111003"}
+    assert stated == {report.SoftwareVersions} == {version_of("microcalcification-detector") or "not installed"}
 
 
 def test_objects_of_an_image_change_with_it_alone(
@@ -692,29 +722,35 @@ def test_a_window_around_nothing_is_taken_over(study: list[StudyImage], tmp_path
 
 
 @pytest.mark.needs("dcmp2pgm", "dcmpschk")
-@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
+@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big"])
 @pytest.mark.parametrize("monochrome", [1, 2])
 def test_a_lookup_table_of_twelve_bits_shows_the_same_with_sixteen(
     monochrome: int, syntax: str, tmp_path: Path
 ) -> None:
     drawn, places = spots_drawn()
-    path = write_dicom(tmp_path / "x.dcm", drawn, DicomForm(monochrome=monochrome, bits=12, transfer_syntax=syntax))
+    little = syntax if syntax != "big" else "explicit"
+    path = write_dicom(tmp_path / "x.dcm", drawn, DicomForm(monochrome=monochrome, bits=12, transfer_syntax=little))
     header, table = pydicom.dcmread(path), Dataset()
+    stored, order = header.pixel_array, "<u2" if syntax != "big" else ">u2"
     for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
         delattr(header, keyword)
     # a presentation state takes entries of 8 or 16 bits alone
-    levels = (4095 * np.linspace(0, 1, 4096) ** 1.5).astype("<u2")
+    levels = (4095 * np.linspace(0, 1, 4096) ** 1.5).astype(order)
     table.add_new("LUTDescriptor", "US", [4096, 0, 12])
     table.LUTExplanation = "BREAST"
     table.add_new("LUTData", "OW", levels.tobytes())
     header.VOILUTSequence = [table]
-    header.save_as(path)
+    if syntax == "big":
+        header.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        header.PixelData = stored.astype(order).tobytes()
+    encoding = {"implicit_vr": syntax == "implicit", "little_endian": syntax != "big"}
+    pydicom.dcmwrite(path, header, **encoding, force_encoding=True)
     (file,) = files_of(write_objects([read_at(path, places)], tmp_path, ["gsps"]), "gsps")
     assert complaints_of(file) == []
     subprocess.run(["dcmp2pgm", "-p", file, path, tmp_path / "x.pgm"], check=True)
     shown = cv2.imread(str(tmp_path / "x.pgm"), cv2.IMREAD_UNCHANGED)
     assert shown is not None
-    expected = levels[header.pixel_array] / 4095 * 255
+    expected = levels[stored] / 4095 * 255
     assert np.abs(shown - (expected if monochrome == 2 else 255 - expected)).max() < 2
 
 

@@ -186,10 +186,11 @@ def _add_grey_levels(out: Dataset, header: Dataset) -> None:
 def _lookup_table(item: Dataset) -> Dataset:
     """Return a lookup table with entries of 8 or 16 bits: an image's may have 10 or 12, a presentation state's not."""
     count, first, bits = item.LUTDescriptor
-    if bits in (8, 16):
+    is_little = item.original_encoding[1] is not False
+    if bits in (8, 16) and is_little:
         return item
     data = item.LUTData
-    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data)
+    entries = np.frombuffer(data, "<u2" if is_little else ">u2") if isinstance(data, bytes) else np.array(data)
     out = Dataset()
     out.add_new("LUTDescriptor", item["LUTDescriptor"].VR, [count, first, 16])
     if "LUTExplanation" in item:

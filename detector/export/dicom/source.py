@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -140,8 +141,8 @@ class Study:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Versions of program and model that read the study."""
-        return next((program_and_model(image.reading) for image in self.images if image.reading), {})
+        """Versions of program and model that read the study; of the program alone if no image could be read."""
+        return next((program_and_model(image.reading) for image in self.images if image.reading), _installed())
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
@@ -210,6 +211,13 @@ def make_study(images: Sequence[Source]) -> Study:
         if date:
             return Study(ordered, date, time)
     raise ExportError("the headers of the study have no date with its time")
+
+
+def _installed() -> dict[str, str]:
+    try:
+        return {PROGRAM: importlib.metadata.version(PROGRAM)}
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return {}
 
 
 def program_and_model(reading: Reading) -> dict[str, str]:

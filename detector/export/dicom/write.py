@@ -63,7 +63,7 @@ def write_objects(images: Sequence[StudyImage], folder: Path, formats: Collectio
     """Write the DICOM objects of some images, in a sub-folder a study.
 
     The same images, Readings and program give the same objects; what the folder holds already is not written anew, and
-    a report of changed content names the one before it.
+    a report of changed content names the one before it. Objects of images that are in their study no more are removed.
 
     Parameters
     ----------
@@ -115,12 +115,18 @@ def _write_study(sources: Sequence[Source], folder: Path, formats: Collection[st
     for name, (kind, make_report) in _REPORTS.items():
         if name in formats:
             results.append(_write(name, paths, folder / kind.file_name, partial(make_report, study, folder)))
-    for name, make_object in _OBJECTS.items():
-        for image in study.images if name in formats else ():
-            frame = f"_f{image.frame}" if image.frame else ""
-            file = folder / f"{file_stem(image.sop_uid)}{frame}_{name}.dcm"
-            results.append(_write(name, (image.path,), file, partial(make_object, study, image)))
+    for name in (name for name in _OBJECTS if name in formats):
+        files = {folder / _file_name(image, name): image for image in study.images}
+        for file, image in files.items():
+            results.append(_write(name, (image.path,), file, partial(_OBJECTS[name], study, image)))
+        for gone in set(folder.glob(f"*_{name}.dcm")) - set(files):
+            gone.unlink(missing_ok=True)
     return results
+
+
+def _file_name(image: Source, name: str) -> str:
+    frame = f"_f{image.frame}" if image.frame else ""
+    return f"{file_stem(image.sop_uid)}{frame}_{name}.dcm"
 
 
 def _write(name: str, paths: tuple[Path, ...], file: Path, make: Maker) -> Written:
