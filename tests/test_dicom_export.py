@@ -710,9 +710,12 @@ def test_the_photometric_interpretation_inverts_whatever_else_the_header_says(
     assert state.PresentationLUTShape == shape
 
 
-def test_a_window_around_nothing_is_taken_over(study: list[StudyImage], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("center", "width"), [("0", "1500"), (["0", "9"], ["1500", "8"])], ids=["one", "two"])
+def test_the_first_window_is_taken_over_even_if_around_zero(
+    study: list[StudyImage], center: Any, width: Any, tmp_path: Path
+) -> None:
     header = pydicom.dcmread(study[0].path)
-    header.RescaleIntercept, header.WindowCenter, header.WindowWidth = "-2048", ["0", "9"], ["1500", "8"]
+    header.RescaleIntercept, header.WindowCenter, header.WindowWidth = "-2048", center, width
     header.VOILUTFunction = "SIGMOID"
     header.save_as(tmp_path / "x.dcm")
     state = write_one([StudyImage(tmp_path / "x.dcm", study[0].reading)], tmp_path / "out", "gsps")
