@@ -50,6 +50,29 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A task by name that needs no file."""
+
+    name: str
+    paths: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class NamedTrouble:
+    """Trouble for tasks by name."""
+
+    folder: Path
+
+    def prepare(self) -> str:
+        """Be ready."""
+        return ""
+
+    def __call__(self, task: Named, /) -> str:
+        """Do the task, or what is wrong with it."""
+        return Trouble(self.folder)(task.name)
+
+
+@dataclass(frozen=True)
 class Unfit:
     """Cannot make ready."""
 

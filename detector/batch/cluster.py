@@ -38,7 +38,7 @@ from detector.export.files import printable
 _T = TypeVar("_T")
 
 _TICK_S = 0.25
-_CONNECT_S = 20.0
+_CONNECT_S, _CLOSE_S = 20.0, 2.0
 _COUNT_EVERY_S = 5.0
 _PER_THREAD = 2
 """Files that are on their way for each thread of the cluster, so that none waits for us."""
@@ -73,7 +73,7 @@ class Conditions:
     @classmethod
     def of(cls, paths: Iterable[Path], token: Path, secret: bytes) -> Conditions:
         """Return the conditions as they are here."""
-        samples = tuple((str(p), p.stat().st_size) for p in paths)
+        samples = tuple((str(path), size) for path in paths if (size := _readable_size(path)) >= 0)
         return cls(*_program(), samples, str(token), secret)
 
     def lack(self) -> str:
@@ -87,11 +87,7 @@ class Conditions:
         if python != self.python:
             return f"has Python {python} and not {self.python}; install the same one on all machines"
         for path, size in self.samples:
-            try:
-                there = os.access(path, os.R_OK) and Path(path).stat().st_size == size
-            except OSError:
-                there = False
-            if not there:
+            if _readable_size(path) != size:
                 return (
                     f"cannot read {printable(path)} as it is read here;"
                     " mount the images at the same path on all machines"
@@ -110,6 +106,15 @@ class Conditions:
         except OSError:
             return False
         return True
+
+
+def _readable_size(path: str | Path) -> int:
+    """Return the size of a file that can be opened, else -1."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return os.fstat(file.fileno()).st_size
+    except OSError:
+        return -1
 
 
 def _program() -> tuple[str, tuple[tuple[str, str], ...], str]:
@@ -283,8 +288,9 @@ def _registered(client: Client, plugin: Plugin) -> Iterator[str]:
     try:
         yield plugin.name
     finally:
-        with contextlib.suppress(Exception):  # the cluster may be gone
-            client.unregister_worker_plugin(plugin.name)
+        if client.status == "running":
+            with contextlib.suppress(Exception):  # the cluster may go just now
+                client.unregister_worker_plugin(plugin.name)
 
 
 class _Dispatch:
@@ -314,8 +320,8 @@ class _Dispatch:
                     else:
                         yield task, result
         finally:
-            if self._flying:
-                with contextlib.suppress(Exception):  # the cluster may be gone
+            if self._flying and self._client.status == "running":
+                with contextlib.suppress(Exception):  # the cluster may go just now
                     self._client.cancel([future for future, _ in self._flying.values()], force=True)
 
     def _land(self) -> Iterator[tuple[Any, Any]]:
@@ -392,7 +398,7 @@ def _connected(address: str) -> Iterator[Client]:
             yield client
         finally:
             with contextlib.suppress(Exception):  # the cluster may be gone
-                client.close(timeout=_CONNECT_S)
+                client.close(timeout=_CLOSE_S)
             log.setLevel(level)
 
 
@@ -424,8 +430,7 @@ def _examine_all(client: Client, conditions: Conditions) -> bool:
 def _samples(tasks: deque[Any]) -> Iterator[Path]:
     """Return some of the files that the tasks are about, spread over all."""
     chosen = [tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES)] if len(tasks) > _SAMPLES else tasks
-    paths = (path for task in chosen for path in task.paths)
-    return (path for path in dict.fromkeys(paths) if os.access(path, os.R_OK))
+    return iter(dict.fromkeys(path for task in chosen for path in task.paths))
 
 
 def _gone() -> DetectorError:
