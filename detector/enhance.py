@@ -38,7 +38,7 @@ FEWEST_CELLS = 32
 SMALLEST_LEVEL = 32
 """Cells a side under which an image is not halved further."""
 
-CELLS_OF_SCALE = 0.85
+CELLS_OF_SCALE = 0.75
 """Standard deviation in cells of a level from which it can carry a scale: the sampled Gaussian then loses under 1 %."""
 
 DETAIL_MM = 0.3
@@ -66,21 +66,21 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         nothing = np.zeros((0, 0), np.float32)
         return Detail((), (), nothing, nothing, nothing, 1, mammogram.pixel_mm, breast.box)
     pixel_mm = mammogram.pixel_mm
-    image = _padded(mammogram.pixels, breast.box)
+    plain = _padded(mammogram.pixels, breast.box)
     smooth_px = settings.smoothing_mm / pixel_mm
-    image = _blur(image, smooth_px) if smooth_px > 0.3 else image
+    image = _blur(plain, smooth_px) if smooth_px > 0.3 else plain
     cells = _Cells(breast, image)
     levels, bands = [_level(image, 1, breast.box)], []
     # how far `current` is blurred, as a standard deviation in pixels
     step_px, blurred_px, current = 1, smooth_px if smooth_px > 0.3 else 0.0, image
-    for index, scale_mm in enumerate(_scales(settings, pixel_mm)):
+    for scale_mm in _scales(settings, pixel_mm):
         scale_px = scale_mm / pixel_mm
-        while index > 0 and scale_px >= 2 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
-            current, step_px = _halved(current), 2 * step_px
+        while scale_px >= 2 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
+            current, plain, step_px = _halved(current), _halved(plain), 2 * step_px
             blurred_px = math.hypot(blurred_px, step_px / 4)
         inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px)
         if levels[-1].step_px != step_px:
-            levels.append(_level(inner, step_px, breast.box))
+            levels.append(_level(_blur(plain, max(smooth_px / step_px, 0.45)), step_px, breast.box))
         current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px)
         response = np.subtract(inner, current)
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm

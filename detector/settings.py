@@ -46,7 +46,7 @@ class ReadSettings:
 class BreastSettings:
     """How `breast` tells breast from what is not."""
 
-    grid_mm: float = _knob(0.5, "mm", (0.1, 2), "side of a cell of the zone map", "a skin line is 1 to 2 mm thick")
+    grid_mm: float = _knob(0.6, "mm", (0.1, 2), "greatest side of a cell of the zone map", "a skin line is 1 to 2 mm")
     skin_mm: float = _knob(
         2.0,
         "mm",
@@ -73,7 +73,7 @@ class EnhanceSettings:
         "smallest blob scale (standard deviation)",
         "a 0.2 mm speck: radius / sqrt(2) (Lindeberg 1998, doi 10.1023/A:1008045108935)",
     )
-    coarsest_scale_mm: float = _knob(3.2, "mm", (0.1, 10), "largest blob scale", "a 9 mm popcorn: radius / sqrt(2)")
+    coarsest_scale_mm: float = _knob(3.3, "mm", (0.1, 10), "largest blob scale", "a 9 mm popcorn: radius / sqrt(2)")
     scale_ratio: float = _knob(
         1.6, "", (1.1, 3), "ratio of neighbouring scales", "DoG nearest to LoG (Marr 1980, doi 10.1098/rspb.1980.0020)"
     )

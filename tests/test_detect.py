@@ -117,7 +117,8 @@ def test_peaks_are_those_of_a_loop_over_pixels() -> None:
     found = find_peaks(detail, breast, lone)
     for number, band in enumerate(detail.bands):
         level = detail.levels[band.level]
-        threshold = 6.0 if band.scale_mm < lone.large_scale_mm else lone.large_threshold_sigma
+        large = lone.large_threshold_sigma * np.sqrt(lone.large_scale_mm / band.scale_mm)
+        threshold = 6.0 if band.scale_mm < lone.large_scale_mm else large
         slow = set()
         for row, col in np.argwhere(band.response > threshold * band.noise.min()).tolist():
             around = band.response[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
@@ -213,7 +214,7 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     rows, cols = np.indices(pixels.shape) * 0.1
     soft = 150 * np.exp(-((rows - 20.0) ** 2 + (cols - 24.0) ** 2) / (2 * 0.6**2))
     _, detail, marks = marks_of(
-        pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.0, edge_sigma=0.0
+        pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.1
     )
     seeds = marks.seeds
     share = seeds.edge / seeds.height
@@ -221,7 +222,7 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     lump = np.flatnonzero(
         (np.hypot(seeds.row_px * 0.1 - 20.0, seeds.col_px * 0.1 - 24.0) < 0.5) & (seeds.scale_mm > 0.4)
     )
-    assert share[sharp].max() > 0.75
+    assert share[sharp].max() > 0.65
     assert len(lump) and share[lump].max() < 0.35
     coarse = seeds.scale_mm >= SETTINGS.detect.coarse_scale_mm
     for bounded, chosen in ((True, coarse), (False, ~coarse)):

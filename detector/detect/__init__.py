@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import find_peaks
-from detector.detect.regions import Regions, grow_regions
+from detector.detect.regions import FINEST_CELL_MM, Regions, grow_regions
 from detector.records import BreastRegion, Detail, Marks, Seeds
 from detector.settings import DetectSettings
 
@@ -41,14 +41,43 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
         Rows ordered by row, then column.
     """
     shape = detail.levels[0].image.shape if detail.levels else (0, 0)
-    seeds = find_peaks(detail, breast, settings)
-    if not len(seeds):
-        return Marks(np.zeros(shape, np.int32), np.empty(0, np.int32), seeds, detail.box)
-    marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)
+    seeds, marks = find_peaks(detail, breast, settings), _no_marks(shape, detail)
+    # the second time with the scale that the first has measured: what is found must not hang on the band that saw it
+    for _ in range(2):
+        if len(seeds):
+            marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)
+            seeds = _measured(marks, detail)
+    if not len(marks.seeds):
+        return marks
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
+
+
+def _no_marks(shape: tuple[int, ...], detail: Detail) -> Marks:
+    return Marks(np.zeros(shape, np.int32), np.empty(0, np.int32), Seeds.empty(), detail.box)
+
+
+def _measured(marks: Marks, detail: Detail) -> Seeds:
+    """Return the marks' seeds with the scale that answers best to a disc of their area, the level for it, and, of
+    coarse ones that hold their own centre, that as their place."""
+    n, width = len(marks.seeds), marks.labels.shape[1]
+    labels = marks.labels.ravel()
+    spot = labels[marks.pixels] - 1
+    row, col = np.divmod(marks.pixels, width)
+    area = np.bincount(spot, minlength=n)
+    row, col = (np.rint(np.bincount(spot, place, n) / area).astype(np.int64) for place in (row, col))
+    scale_mm = np.maximum(np.sqrt(area / (2 * np.pi)) * detail.pixel_mm, detail.bands[0].scale_mm)
+    cells_mm = np.array([one.step_px * detail.pixel_mm for one in detail.levels])
+    level = np.searchsorted(cells_mm, np.maximum(scale_mm, FINEST_CELL_MM), side="right") - 1
+    moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
+    return marks.seeds.replace(
+        row_px=np.where(moved, row + marks.box.row_start, marks.seeds.row_px),
+        col_px=np.where(moved, col + marks.box.col_start, marks.seeds.col_px),
+        scale_mm=scale_mm,
+        level=np.maximum(level, 0),
+    )
 
 
 def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
@@ -92,7 +121,7 @@ def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
     label_of_rank = np.zeros(n + 1, np.int32)
     label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
     owned = np.flatnonzero((canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0))
-    owned = owned[np.argsort(pixel[owned])]
+    owned = owned[np.argsort(pixel[owned], kind="stable")]
     pixel, label = pixel[owned], label_of_rank[pixel_rank[owned]]
     part = _parts(pixel, label, shape[1])
     whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]

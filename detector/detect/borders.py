@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import Detail, Level, Seeds
+from detector.records import BoolImage, Detail, Level, Seeds
 
 RAY_SCALES, RAY_SAMPLES = 3.6, 10
 """Length of the rays that look for the border, in scales (two and a half radii of a disc), and samples on each."""
 
 EDGE_MM = 0.12
 """Distance from the outline at which its step is read: more than the blur of common systems (0.05 to 0.1 mm)."""
+
+REFINED_CELL_MM, WIDEST_MM = 0.21, 0.5
+"""Largest cell on which a border is found finely enough, and the width about it in which the step is sought."""
+
+FEWEST_RAYS = 8
+"""Rays of sixteen that must reach the border for the others to be left out: those along a rod end before it."""
 
 _ANGLE = np.arange(16) * (np.pi / 8)
 _SINE, _COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
@@ -43,12 +49,32 @@ def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
         if len(rows):
             chosen = seeds[rows]
             most = chosen.height if bounded else np.full(len(chosen), np.inf)
-            edge[rows] = _step(detail, chosen, _border_px(detail, level, chosen), most)
+            border_px, ends = _border_px(detail, level, chosen)
+            step = _steps(detail, chosen, _refined_px(detail, level, chosen, border_px), most)
+            edge[rows] = _mean_over(step, ends)
     return edge
 
 
-def _border_px(detail: Detail, level: Level, seeds: Seeds) -> Floats:
-    """Return, seed by ray, the distance in pixels at which the profile falls to the outline's level."""
+def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -> Floats:
+    """Return the distances at which the profile falls to the outline's level on a finer level than that of the seeds.
+
+    They are as good as given where there is none.
+    """
+    fine = [one for one in detail.levels if one.step_px * detail.pixel_mm <= REFINED_CELL_MM]
+    if not fine or fine[-1].step_px >= level.step_px:
+        return border_px
+    reach_px = 0.5 * seeds.scale_mm[:, None] / detail.pixel_mm
+    n_places = 2 * round(float(seeds.scale_mm.max()) / EDGE_MM) + 1
+    away = border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None]
+    away = np.maximum(away, 0)
+    row, col = (place[:, None] + away * way for place, way in ((seeds.row_px, _SINE), (seeds.col_px, _COSINE)))
+    tilt = seeds.tilt_row[:, None] * _SINE + seeds.tilt_col[:, None] * _COSINE
+    over = fine[-1].sample(row, col) - tilt * away > seeds.threshold[:, None]
+    return np.asarray(border_px + reach_px * (2 * over.mean(axis=0) - 1), np.float64)
+
+
+def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, BoolImage]:
+    """Return, seed by ray, the distance in pixels at which the profile falls to the outline's level, and if it does."""
     step_px = seeds.scale_mm[:, None] / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
     away = (step_px * np.arange(RAY_SAMPLES))[:, None, :]
     row = seeds.row_px[:, None, None] + away * _SINE[:, None]
@@ -56,21 +82,22 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> Floats:
     tilt = seeds.tilt_row[:, None] * _SINE + seeds.tilt_col[:, None] * _COSINE
     over = level.sample(row, col) - tilt[..., None] * away - seeds.threshold[:, None, None]
     below = over < 0
+    ends = below.any(axis=2)
     below[..., -1] = True
     first = np.maximum(below.argmax(axis=2), 1)[..., None]
     high = np.take_along_axis(over, first - 1, axis=2)[..., 0]
     low = np.take_along_axis(over, first, axis=2)[..., 0]
     share = np.clip(high / np.maximum(high - low, 1e-12), 0, 1)
-    return np.asarray((first[..., 0] - 1 + share) * step_px, np.float64)
+    return np.asarray((first[..., 0] - 1 + share) * step_px, np.float64), ends
 
 
-def _step(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floats:
-    """Return the steepest step near the border, averaged over the rays.
+def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floats:
+    """Return, seed by ray, the steepest step near the border.
 
     A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
     neighbouring rays are averaged first, lest the steepest be the noise's.
     """
-    nearby = np.linspace(-0.5, 0.5, 5) * seeds.scale_mm[:, None] / detail.pixel_mm
+    nearby = np.linspace(-0.5, 0.5, 5) * np.minimum(seeds.scale_mm, WIDEST_MM)[:, None] / detail.pixel_mm
     border = border_px[:, None, :] + nearby[:, :, None]
     delta = max(EDGE_MM / detail.pixel_mm, 1.0)
     inside, outside = (
@@ -82,4 +109,10 @@ def _step(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floa
     )
     step = np.minimum(inside - outside, most[:, None, None])
     step = (step + np.roll(step, 1, axis=2) + np.roll(step, -1, axis=2)) / 3
-    return np.asarray(step.max(axis=1).mean(axis=1), np.float64)
+    return np.asarray(step.max(axis=1), np.float64)
+
+
+def _mean_over(step: Floats, ends: BoolImage) -> Floats:
+    """Return the mean over the rays that reach the border, or over all where those are few."""
+    counted = ends | (ends.sum(axis=1) < FEWEST_RAYS)[:, None]
+    return np.asarray((step * counted).sum(axis=1) / counted.sum(axis=1), np.float64)

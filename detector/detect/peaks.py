@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from detector.detect.regions import FINEST_CELL_MM
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
@@ -76,8 +78,10 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
 
 def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
     level, response = detail.levels[band.level], band.response
-    large = band.scale_mm >= settings.large_scale_mm
-    threshold = settings.large_threshold_sigma if large else settings.supported_sigma
+    threshold = settings.supported_sigma
+    if band.scale_mm >= settings.large_scale_mm:
+        # the larger a spot, the larger its part in the window that its own noise is measured in
+        threshold = settings.large_threshold_sigma * math.sqrt(settings.large_scale_mm / band.scale_mm)
     quietest = threshold * float(band.noise.min())
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     is_peak = cv2.bitwise_and(cv2.compare(response, highest, cv2.CMP_GE), (response > quietest).view(np.uint8))
@@ -92,14 +96,14 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
-    grown_on = max(i for i, one in enumerate(detail.levels) if i == 0 or one.step_px * detail.pixel_mm <= band.scale_mm)
+    grown_on = max(i for i, one in enumerate(detail.levels) if i == 0 or one.step_px * detail.pixel_mm <= max(band.scale_mm, FINEST_CELL_MM))
     return Seeds.blank(
         n,
         row_px=row_px,
         col_px=col_px,
         scale_mm=np.full(n, band.scale_mm),
         response_sigma=sigma[keep],
-        level=np.full(n, min(grown_on, band.level)),
+        level=np.full(n, grown_on),
     )
 
 

@@ -16,9 +16,13 @@ from detector.settings import DetectSettings
 RING_SCALES = np.array([2.6, 4.5])[:, None]
 """Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob."""
 
-REACH_PX, FAR_REACH_PX = 9, 31
-"""Half sides of the search window in cells of the level: most spots (the outer ring of the largest scale of a level,
-two cells, just fits), and those that run over its border."""
+REACH, FAR_REACH = 9, 16
+"""Half sides of the search window in cells: most spots (the outer ring of the largest scale of a level, two cells, just
+fits); what runs over its border is followed on the next coarser level."""
+
+FINEST_CELL_MM = 0.101
+"""Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on the
+same cells, and give the same spots."""
 
 FAR_STEP_PX, FAR_SIGMA = 4, 5.0
 """Coarsest level, in pixels a cell, and least response with which lines are followed beyond the first window. What else
@@ -46,6 +50,8 @@ class Regions:
     @classmethod
     def concatenate(cls, parts: list[Regions]) -> Regions:
         """Return several sets of regions as one."""
+        if not parts:
+            return cls(Seeds.empty(), np.empty(0, np.int32), np.empty(0, np.int32))
         starts = np.cumsum([0] + [len(p.seeds) for p in parts]).astype(np.int32)
         return cls(
             Seeds.concatenate([p.seeds for p in parts]),
@@ -61,7 +67,6 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     ----------
     detail : Detail
     seeds : Seeds
-        At least one row.
     settings : DetectSettings
 
     Returns
@@ -75,16 +80,19 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         chosen = seeds[seeds.level == index]
         if not len(chosen):
             continue
-        chosen, inside = _grow(level, chosen, detail.pixel_mm, REACH_PX)
-        far = chosen.cut & (chosen.response_sigma >= FAR_SIGMA) & (level.step_px <= FAR_STEP_PX)
+        chosen, inside = _grow(detail, level, chosen, REACH)
+        far = chosen.cut & (chosen.response_sigma >= FAR_SIGMA * np.sqrt(max(1.0, level.step_px / 2)))
+        far &= level.step_px <= FAR_STEP_PX
         near = np.flatnonzero(~chosen.cut)
         parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
-        if far.any():
-            chosen, inside = _grow(level, chosen[far], detail.pixel_mm, FAR_REACH_PX)
-            # on the finest level a long line is kept as far as it is seen; what is wide and endless is a strand
-            ends = np.flatnonzero(~chosen.cut | (level.step_px == 1))
-            chosen, inside = chosen[ends], inside[ends]
-            parts.append(_on_pixels(detail, level, *_sharp(detail, chosen, inside, settings)))
+        if far.any() and index + 1 < len(detail.levels):
+            coarser = detail.levels[index + 1]
+            followed, inside = _grow(detail, coarser, chosen[far], FAR_REACH)
+            # the outline's level stays that of the finer level, where a thin line keeps its height
+            chosen = chosen[far].replace(cut=followed.cut)
+            # a long fine line is kept as far as it is seen; what is wide and endless is a strand
+            ends = np.flatnonzero(~chosen.cut | (index == 0))
+            parts.append(_on_pixels(detail, coarser, *_sharp(detail, chosen[ends], inside[ends], settings)))
     return Regions.concatenate(parts)
 
 
@@ -127,45 +135,88 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(level: Level, seeds: Seeds, pixel_mm: float, reach: int) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs."""
     windows = _Windows.around(level, seeds, reach)
-    background = windows.cut_from(level.background)
-    tophat = windows.cut_from(level.image) - background
+    tophat = windows.cut_from(level.tophat)
 
     each = np.arange(len(seeds))[:, None, None]
-    radius = RING_SCALES * (seeds.scale_mm / pixel_mm / level.step_px)[:, None, None]
+    radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
     ring_row = windows.inner(radius * np.sin(_ANGLE), windows.row[:, None, None])
     ring_col = windows.inner(radius * np.cos(_ANGLE), windows.col[:, None, None])
     # a seed of too fine a scale has its inner ring on the spot itself
-    base = np.median(tophat[each, ring_row, ring_col], axis=2).min(axis=1)
-    peak, peak_row, peak_col = _peak(tophat, windows)
+    base = median_of_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0)).min(axis=1)
+    here = level.background[windows.top + windows.row, windows.left + windows.col]
+    peak = _peak_levels(detail, seeds) - here
     half = 0.5 * (base + peak)
-    inside = _connected(tophat > half[:, None, None], peak_row, peak_col)
-    outer = background[each[..., 0], ring_row[:, -1], ring_col[:, -1]]
+    inside = _connected(tophat > half[:, None, None], *_brightest(tophat, windows))
+    outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
     return seeds.replace(
         height=peak - base,
-        threshold=background[each[:, 0, 0], windows.row, windows.col] + half,
+        threshold=here + half,
         tilt_row=outer @ np.sin(_ANGLE) / width_px,
         tilt_col=outer @ np.cos(_ANGLE) / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
     ), inside
 
 
-def _peak(tophat: FloatImage, windows: _Windows) -> tuple[FloatImage, NDArray[np.intp], NDArray[np.intp]]:
-    """Return the height at each seed, and where within a cell of it the brightest cell lies.
+def median_of_directions(values: FloatImage) -> FloatImage:
+    """Return the median over the first axis, whose length is a power of two.
 
-    The brightest of nine cells is the noise's choice; the mean of the upper five is nearly free of it.
+    A sorting network (Batcher 1968, doi 10.1145/1468075.1468121) over whole columns; the slow equivalent is
+    ``numpy.median(values, axis=0)``, which sorts each short row on its own.
     """
+    columns = list(values)
+    n = len(columns)
+    run = 1
+    while run < n:
+        step = run
+        while step:
+            for start in range(step % run, n - step, 2 * step):
+                for low in range(start, min(start + step, n - step)):
+                    high = low + step
+                    if low // (2 * run) == high // (2 * run):
+                        smaller = np.minimum(columns[low], columns[high])
+                        columns[high] = np.maximum(columns[low], columns[high])
+                        columns[low] = smaller
+            step //= 2
+        run *= 2
+    return np.asarray(0.5 * (columns[n // 2 - 1] + columns[n // 2]), np.float32)
+
+
+def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
+    """Return the grey level on top of each seed: the mean of the brightest of nine cells half a scale wide.
+
+    The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.
+    """
+    cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
+    choice = np.searchsorted(cells_mm, np.maximum(0.5 * seeds.scale_mm, FINEST_CELL_MM), side="right") - 1
+    choice = np.maximum(choice, 0)
+    n_upper = np.clip(np.rint(3 * (seeds.scale_mm / cells_mm[choice]) ** 2), 2, 5).astype(np.intp)
+    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
+    top = np.empty(len(seeds))
+    for index, level in enumerate(detail.levels):
+        rows = np.flatnonzero(choice == index)
+        row, col = (
+            np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp)[:, None] + d, 0, n - 1)
+            for axis, (place_px, d, n) in enumerate(
+                zip((seeds.row_px, seeds.col_px), (d_row, d_col), level.image.shape, strict=True)
+            )
+        )
+        mean = np.cumsum(-np.sort(-level.image[row, col], axis=1), axis=1) / np.arange(1, 10)
+        top[rows] = mean[np.arange(len(rows)), n_upper[rows] - 1]
+    return top
+
+
+def _brightest(tophat: FloatImage, windows: _Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where within a cell of each seed the brightest cell lies."""
     d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
     row = windows.inner(d_row, windows.row[:, None])
     col = windows.inner(d_col, windows.col[:, None])
     each = np.arange(len(tophat))
-    around = tophat[each[:, None], row, col]
-    best = around.argmax(axis=1)
-    height = np.sort(around, axis=1)[:, 4:].mean(axis=1)
-    return height, row[each, best], col[each, best]
+    best = tophat[each[:, None], row, col].argmax(axis=1)
+    return row[each, best], col[each, best]
 
 
 def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) -> BoolImage:
@@ -191,7 +242,10 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
     """
     image, step = detail.levels[0].image, level.step_px
     windows = _Windows.around(level, seeds, inside.shape[1] // 2)
-    owner, row, col = (index.astype(np.int32) for index in np.nonzero(_grown_by_one(inside) if step > 1 else inside))
+    side = np.int32(windows.side)
+    cell = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
+    line, col = np.divmod(cell, side)
+    owner, row = np.divmod(line, side)
     row += windows.top.astype(np.int32)[owner]
     col += windows.left.astype(np.int32)[owner]
     if step > 1:

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.measure.border import Border, Floats, Foreground
+from detector.records import BoolImage
 
 N_DIRECTIONS = 36
 """Directions that calipers are laid on: 5 degrees apart, which keeps the largest within 0.1 %."""
+
+
+OPEN_SHARE = 0.75
+"""Area by that of the convex hull under which a ring is open."""
+
+RING_SPREAD = 0.33
+"""Standard deviation by mean of the distance from the middle, up to which a form is a ring: an arc of 270 degrees has
+0.22, a half circle 0.36, three arms from a point 0.58."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,10 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
     filled_px = np.bincount(border.spot, sign * (border.row + (border.side != 0)), n)
     beyond = np.bincount(border.spot, border.crossing - 0.5, n)
     area = np.maximum(filled_px + 0.5 * beyond, 0.25) * spacing.prod()
+    # an open ring is a rim whose wall is too thin somewhere: it is measured as if it were closed
+    open_ring = _is_ring(pixels, n_px, spacing) & (area < OPEN_SHARE * hull)
+    filled_px = np.where(open_ring, hull / spacing.prod(), filled_px)
+    area = np.where(open_ring, hull, area)
     return Form(
         row=np.bincount(pixels.spot, pixels.height * pixels.row, n) / weight,
         col=np.bincount(pixels.spot, pixels.height * pixels.col, n) / weight,
@@ -68,6 +81,17 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
         solidity=np.minimum(area / np.maximum(hull, 1e-12), 1.0),
         circularity=np.minimum(4 * np.pi * area / np.maximum(_perimeter(border, spacing), 1e-6) ** 2, 1.0),
     )
+
+
+def _is_ring(pixels: Foreground, n_px: Floats, spacing: Floats) -> BoolImage:
+    """Return which spots have all their pixels about equally far from their middle."""
+    n = len(n_px)
+    y, x = pixels.row * spacing[0], pixels.col * spacing[1]
+    mean_y, mean_x = np.bincount(pixels.spot, y, n) / n_px, np.bincount(pixels.spot, x, n) / n_px
+    away = np.hypot(y - mean_y[pixels.spot], x - mean_x[pixels.spot])
+    mean = np.bincount(pixels.spot, away, n) / n_px
+    square = np.bincount(pixels.spot, away**2, n) / n_px
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) < RING_SPREAD * mean, np.bool_)
 
 
 def _perimeter(border: Border, spacing: Floats) -> Floats:
