@@ -623,14 +623,13 @@ def _make_ready(job: Job) -> None:
     """
     out = job.out
     ours = is_result_folder(out) or (out / _LEDGER).is_file()
-    # those that tell it to be ours go last, so that a start that is killed here can be made again
-    names = (*TABLE_NAMES, WORKLIST, *RESULT_FOLDERS, PARTIAL, _LEDGER, f"{_LEDGER}-journal", MANIFEST)
+    names = (*TABLE_NAMES, WORKLIST, *RESULT_FOLDERS, PARTIAL, _LEDGER, f"{_LEDGER}-journal")
     there = [name for name in names if (out / name).exists()]
-    if there and not ours:
+    if (there or (out / MANIFEST).exists()) and not ours:
         raise DetectorError(
-            f"{printable(str(out))} holds {there[0]}, which is not of this program; choose another --out"
+            f"{printable(str(out))} holds {[*there, MANIFEST][0]}, which is not of this program; choose another --out"
         )
-    if not there:
+    if job.fresh or not there:  # it tells that the folder is ours, whenever this is killed
         write_manifest(out, {"finished": False})
     places = (".", f"{FOLDER}/*", REPORT, f"{REPORT}/*")
     for left in (left for place in places for left in out.glob(f"{place}/.*{PART}")):  # by a process that was killed
