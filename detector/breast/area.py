@@ -14,6 +14,10 @@ AIR_SHARES = (0.015, 0.06)
 """Least and greatest share of the grey range over the air's level at which breast begins: a digital detector's air is
 flat and dark fat must not be taken for it, a film's air is uneven."""
 
+VALLEY_BINS, VALLEY_SHARE = 20, 0.25
+"""Hundredths of the grey range over air's peak within which grey levels must fall to that share of it: skin thins within
+millimetres, so that air has under a hundredth of its count beside it; tissue of a view without air has half."""
+
 STROKE_MM = 1.5
 """Half width of what is taken off before the largest area is chosen: film edges and label strokes."""
 
@@ -88,9 +92,11 @@ def _over_air(grey: FloatImage, usable: BoolImage) -> BoolImage:
     if not high > low:
         return nothing
     counts, edges = np.histogram(values, bins=100, range=(low, high))
-    # air is the peak of the darker half; a view filled with breast has no such peak
+    # air is a peak of the darker half with nearly nothing beside it; a view filled with breast has no such peak
     peak = int(np.argmax(counts[:40]))
-    air = float(edges[peak]) if counts[peak] > 0.02 * values.size else low
+    valley = np.convolve(counts, np.ones(3) / 3, "same")[peak : peak + VALLEY_BINS].min()
+    is_air = counts[peak] > 0.02 * values.size and valley < VALLEY_SHARE * counts[peak]
+    air = float(edges[peak]) if is_air else low
     least, greatest = (share * (high - air) for share in AIR_SHARES)
     spread = 4 * float(np.std(values[values < air + greatest], dtype=np.float64)) if air + greatest > low else 0.0
     return np.asarray((grey > air + np.clip(spread, least, greatest)) & usable, np.bool_)
