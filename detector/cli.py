@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from detector.evaluate.phantoms import Recipe
     from detector.export.dicom.send import CStore
     from detector.records import Identity
+    from detector.review import Store
     from detector.settings import Settings
 
 NOT_A_DIAGNOSIS = "Flags for a radiologist's review. Not a diagnosis; other signs of disease were not looked for."
@@ -356,6 +357,58 @@ def report(
         raise typer.Exit(128 + stop.signal)
 
 
+@app.command(epilog="Example: detector review results")
+def review(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; beyond this machine only with a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            envvar="DETECTOR_REVIEW_TOKEN",
+            help="What a browser must bring, 16 characters or more.",
+            show_default=False,
+        ),
+    ] = "",
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Hide findings until the reader has recorded his own opinion.")
+    ] = False,
+    show_identity: Annotated[
+        bool, typer.Option("--show-identity", help="Read the patient from the headers for the screen; store nothing.")
+    ] = False,
+    import_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", metavar="FILE", help="Add the decisions of a decisions.csv first.", show_default=False
+        ),
+    ] = None,
+    export_to: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Write all decisions as CSV, and end.", show_default=False),
+    ] = None,
+) -> None:
+    """Serve the review pages of DIR to browsers on this machine, and keep decisions in DIR/decisions.sqlite.
+
+    A decision is never overwritten; readers see each other's decisions after their own. Ctrl-C ends.
+    """
+    from detector.batch.cases import settings_of
+    from detector.review import STORE, Store, read_decisions, write_decisions
+
+    settings_of(folder)
+    store = Store(folder / STORE)
+    if import_from is not None:
+        typer.echo(f"{len(store.add(read_decisions(import_from)))} decisions of {_printable(import_from)}")
+    if export_to is not None:
+        kept = [decision for decision, _ in store.all()]
+        write_decisions(export_to, kept)
+        typer.echo(f"{len(kept)} decisions in {_printable(export_to)}")
+        return
+    _serve(folder, store, (host, port, token), blind, show_identity)
+
+
 @app.command(epilog="Example: detector send results --to pacs.example:104 --aet PACS")
 def send(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
@@ -458,6 +511,31 @@ def _cpus() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         granted = min(granted, -(-int(quota) // int(period)))
     return max(1, granted)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# review
+
+
+def _serve(folder: Path, store: Store, listen: tuple[str, int, str], blind: bool, show_identity: bool) -> None:
+    from detector.batch.cases import images_of
+    from detector.review import Review, ReviewServer
+
+    if not (folder / "report.html").is_file():
+        raise DetectorError(
+            f"{_printable(folder)} holds no review pages; detector report {_printable(folder)} makes them"
+        )
+    host, port, token = listen
+    images = images_of(folder) if show_identity else ()
+    served = Review(folder.resolve(), store, token, blind, show_identity, images)
+    with _Stop() as stop:
+        server = ReviewServer(served, host, port)
+        server.start()
+        typer.echo(f"{server.url}\nCtrl-C ends.")
+        while not stop():
+            time.sleep(0.1)
+        server.stop()
+    raise typer.Exit(128 + stop.signal)
 
 
 # --------------------------------------------------------------------------------------------------------------

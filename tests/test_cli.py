@@ -25,7 +25,7 @@ from tests.dicom_files import breast_pixels, make_mammogram, save
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
-COMMANDS = ("run", "info", "settings", "phantom", "evaluate", "report", "send")
+COMMANDS = ("run", "info", "settings", "phantom", "evaluate", "report", "review", "send")
 
 
 def call(*arguments: object) -> Result:

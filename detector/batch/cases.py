@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detector.batch.find import MANIFEST, PROGRAM, is_result_folder
 from detector.batch.manifest import code_hash, version_of
 from detector.batch.pool import Limits, Lost
 from detector.batch.work import Plan, Task, draw_page_picture, unforeseen
 from detector.errors import DetectorError, ExportError, explain_missing
 from detector.export.files import file_stem, printable, reading_name, whole_file
 from detector.records import Identity, Reading
+from detector.settings import Settings
 
 if TYPE_CHECKING:
     from detector.export.pages import CaseRow, Run
@@ -29,7 +31,6 @@ PAGE_PICTURES = f"{FOLDER}/pictures"
 _THUMBNAILS = f"{FOLDER}/thumbnails"
 _KEY = f"{FOLDER}/key"
 _HEAD_BYTES = 2000
-_PROGRAM = "microcalcification-detector"
 _LOG = logging.getLogger(__name__)
 
 
@@ -183,7 +184,7 @@ class Cases:
             If the folder refuses, or holds no tables.
         """
         (self.folder / FOLDER).mkdir(exist_ok=True)
-        run = self._run()
+        run = _run(self.folder, self.plan.settings)
         cases = read_cases(self.folder, self.sources)
         tasks = [task for case_id, images in cases.items() if (task := self._task(case_id, images, run))]
         if tasks:
@@ -221,16 +222,6 @@ class Cases:
             facts.append([image.image_id, status.st_size, status.st_mtime_ns, *row])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _run(self) -> Run:
-        from detector.export.pages import Run
-
-        place = self.folder / _KEY
-        if not place.is_file():
-            _put(place, secrets.token_hex(8).encode())
-        findings = self.plan.settings.report_hash()[:8]
-        version = f"{version_of(_PROGRAM)} code {code_hash(rooms_alone=True)[:8]} settings {findings}"
-        return Run(place.read_text("ascii").strip(), version.strip(), self.plan.settings.cluster.operating_point)
-
     def _write_worklist(self, cases: Mapping[str, tuple[CaseImage, ...]], run: Run) -> None:
         from detector.export.pages import render_worklist
 
@@ -265,6 +256,55 @@ class Cases:
             has_page=(self.folder / FOLDER / f"{stem}.html").is_file(),
             has_thumbnail=(self.folder / _THUMBNAILS / f"{stem}.jpg").is_file(),
         )
+
+
+def _run(folder: Path, settings: Settings) -> Run:
+    from detector.export.pages import Run
+
+    place = folder / _KEY
+    if not place.is_file():
+        _put(place, secrets.token_hex(8).encode())
+    findings = settings.report_hash()[:8]
+    version = f"{version_of(PROGRAM)} code {code_hash(rooms_alone=True)[:8]} settings {findings}"
+    return Run(place.read_text("ascii").strip(), version.strip(), settings.cluster.operating_point)
+
+
+def run_of(folder: Path) -> Run:
+    """Return what the pages of a result folder share.
+
+    Raises
+    ------
+    DetectorError
+        As `settings_of` does.
+    """
+    return _run(folder, settings_of(folder))
+
+
+def settings_of(folder: Path) -> Settings:
+    """Return the settings that the results of a folder were made with.
+
+    Raises
+    ------
+    DetectorError
+        If the folder holds no results of this program.
+    """
+    if not is_result_folder(folder):
+        raise DetectorError(f"{printable(str(folder))} holds no results of a run; give the --out of detector run")
+    return Settings.from_mapping(json.loads((folder / MANIFEST).read_bytes())["settings"])
+
+
+def images_of(folder: Path) -> tuple[Path, ...]:
+    """Return the files and folders that the last run was given.
+
+    Raises
+    ------
+    DetectorError
+        If it has not, which pseudonyms forbid.
+    """
+    paths = json.loads((folder / MANIFEST).read_bytes()).get("paths", [])
+    if not paths:
+        raise DetectorError(f"{printable(str(folder))} does not say where its images lie: it was made with pseudonyms")
+    return tuple(map(Path, paths))
 
 
 _COLUMNS = (

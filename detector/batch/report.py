@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from detector.batch.cases import Cases
-from detector.batch.find import MANIFEST, is_result_folder
+from detector.batch.cases import Cases, settings_of
 from detector.batch.pool import Limits, run_locally
 from detector.batch.run import locked
 from detector.batch.work import Plan
 from detector.errors import DetectorError, ExportError
 from detector.export.files import printable
-from detector.settings import Settings
 
 
 def rebuild_report(folder: Path, limits: Limits, stopped: Callable[[], bool] = lambda: False) -> int:
@@ -30,16 +27,3 @@ def rebuild_report(folder: Path, limits: Limits, stopped: Callable[[], bool] = l
             return Cases(Plan(folder.resolve(), settings), None).write(run_locally, limits, stopped)
     except (OSError, ExportError) as error:
         raise DetectorError(f"the review pages in {printable(str(folder))} cannot be written: {error}") from error
-
-
-def settings_of(folder: Path) -> Settings:
-    """Return the settings that the results of a folder were made with.
-
-    Raises
-    ------
-    DetectorError
-        If the folder holds no results of this program.
-    """
-    if not is_result_folder(folder):
-        raise DetectorError(f"{printable(str(folder))} holds no results of a run; give the --out of detector run")
-    return Settings.from_mapping(json.loads((folder / MANIFEST).read_bytes())["settings"])

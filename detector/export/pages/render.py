@@ -69,7 +69,7 @@ def render_page(template: str, run: Run, scripts: Sequence[str], **values: Any) 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
     rules = {
         "default-src": "'none'",
-        "script-src": " ".join(map(_hash, scripts)),
+        "script-src": " ".join(map(_hash, scripts)) or "'none'",
         "style-src": " ".join(map(_hash, styles)),
         # file: means the thumbnails beside a page that was opened from disk
         "img-src": "'self' file: data: blob:",
