@@ -18,8 +18,12 @@ from scripts import environment
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {name: (ROOT / f"scripts/locks/{name}.txt").read_text() for name in ("run", "test")}
-SHELL_SCRIPTS = ("scripts/detect", "scripts/test", "scripts/lock", "scripts/environment.sh", ".ci/run")
-NOT_OURS = (".git", ".venv", ".venv-test", "results", "__pycache__", ".*_cache", ".hypothesis", "dist", "build")
+SHELL_SCRIPTS = (
+    *(f"scripts/{name}" for name in ("detect", "docs", "lock", "notebooks", "test")),
+    "scripts/environment.sh",
+    ".ci/run",
+)
+NOT_OURS = (".git", ".venv", ".venv-test", "results", "__pycache__", ".*_cache", ".hypothesis", "dist", "build", "site")
 
 
 def pins(lock: str) -> dict[str, str]:
