@@ -71,7 +71,7 @@ def _reasons(clusters: Clusters) -> list[str]:
     reasons = []
     for row in range(len(clusters)):
         n, n_irregular = int(clusters.n_spots[row]), int(clusters.n_irregular[row])
-        words = f"{n} spots in {clusters.area_mm2[row] / 100:.1f} cm2"
+        words = f"{n} spots in {_area(float(clusters.area_mm2[row]))}"
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
         if clusters.n_thin[row]:
             parts.append(f"{int(clusters.n_thin[row])} thin or branching lines")
@@ -83,3 +83,8 @@ def _reasons(clusters: Clusters) -> list[str]:
             parts.append("possible vascular")
         reasons.append("|".join(parts))
     return reasons
+
+
+def _area(area_mm2: float) -> str:
+    """Return an area in words: cm2, and mm2 where that would be nothing."""
+    return f"{area_mm2 / 100:.1f} cm2" if area_mm2 >= 50 else f"{area_mm2:.0f} mm2"

@@ -92,7 +92,7 @@ def _classify(stored: Mapping[str, Arrays]) -> Arrays:
 
 
 def _cluster(stored: Mapping[str, Arrays]) -> Arrays:
-    return flat(cluster_spots(_table(Spots, stored["classify"], "0."), SETTINGS.cluster))
+    return flat(cluster_spots(_table(Spots, stored["classify"], "0."), None, SETTINGS.cluster))
 
 
 def _assess(stored: Mapping[str, Arrays]) -> Arrays:

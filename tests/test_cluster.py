@@ -54,7 +54,7 @@ def spots_at(place_mm: Any, *, spacing_mm: Any = (0.1, 0.1), **known: Any) -> Sp
 
 
 def grouped(spots: Spots, settings: ClusterSettings = SETTINGS) -> tuple[Spots, Clusters, Outlines]:
-    return cluster_spots(spots, settings)
+    return cluster_spots(spots, None, settings)
 
 
 def slow_groups(

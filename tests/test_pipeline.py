@@ -316,7 +316,7 @@ def test_rows_of_another_order_give_the_same_clusters() -> None:
     reading = reading_of(1, small(*GROUPS))
     order = np.random.default_rng(1).permutation(len(reading.spots))
     chosen = Settings()
-    spots, clusters, _ = cluster_spots(reading.spots[order], chosen.cluster)
+    spots, clusters, _ = cluster_spots(reading.spots[order], None, chosen.cluster)
     clusters = assess_clusters(spots, clusters, chosen.assess)
     assert len(clusters) == len(reading.clusters) > 0
     names = dict(zip(spots.spot_id.tolist(), spots.cluster_id.tolist(), strict=True))

@@ -8,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from detector.cluster.lines import is_track, is_wedge
 from detector.records import BENIGN_FORMS, BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -30,7 +31,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clusters, Outlines]:
+def cluster_spots(
+    spots: Spots, nipple_px: tuple[float, float] | None, settings: ClusterSettings
+) -> tuple[Spots, Clusters, Outlines]:
     """Group the spots over the operating point's confidence and describe each group.
 
     Rule ``density``: spots with at least `density_minimum` in a disc of 1 cm2 around them, linked within `link_mm`.
@@ -40,6 +43,8 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
     Parameters
     ----------
     spots : Spots
+    nipple_px : tuple of float or None
+        (row, col), where it is known: a segmental group is a wedge towards it.
     settings : ClusterSettings
 
     Returns
@@ -68,7 +73,8 @@ def cluster_spots(spots: Spots, settings: ClusterSettings) -> tuple[Spots, Clust
         shape=np.where(doubtful, Shape.UNRESOLVED, grouped.shape),
         morphology=np.where(doubtful, Morphology.NONE, grouped.morphology),
     )
-    return spots, _describe(told, row, hull_mm), _outlines(grouped, hull_mm)
+    nipple_mm = _to_mm(grouped, nipple_px) if nipple_px else None
+    return spots, _with_lines(_describe(told, row, hull_mm), told, row, nipple_mm), _outlines(grouped, hull_mm)
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
@@ -180,6 +186,21 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
     )
 
 
+def _with_lines(
+    clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None
+) -> Clusters:
+    """Return the clusters with vascular tracks and segmental wedges told; clusters are few, so one by one."""
+    morphology, distribution = clusters.morphology.copy(), clusters.distribution.copy()
+    for row in range(len(clusters)):
+        members = spots[group == row]
+        if is_track(members):
+            morphology[row] = Morphology.VASCULAR
+            distribution[row] = Distribution.LINEAR
+        elif distribution[row] == Distribution.REGIONAL and nipple_mm and is_wedge(members, nipple_mm):
+            distribution[row] = Distribution.SEGMENTAL
+    return clusters.replace(morphology=morphology, distribution=distribution)
+
+
 def _is_thin(spots: Spots) -> BoolImage:
     """Return which spots are thin lines or branching: over 1 mm long, under 0.5 mm across their stroke."""
     stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
@@ -250,11 +271,17 @@ def _confidence(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
 
 def _outlines(spots: Spots, hull_mm: Floats) -> Outlines:
     """Return the grown hulls in pixels."""
-    spacing = [float((mm / px)[np.argmax(px)]) for mm, px in _lengths(spots)]
-    vertices = (hull_mm / spacing).reshape(-1, 2)
+    vertices = (hull_mm / _spacing_mm(spots)).reshape(-1, 2)
     return Outlines(vertices.astype(np.float32), np.arange(len(hull_mm) + 1, dtype=np.int64) * N_HULL_DIRECTIONS)
 
 
-def _lengths(spots: Spots) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+def _to_mm(spots: Spots, place_px: tuple[float, float]) -> tuple[float, float]:
+    row, col = _spacing_mm(spots) * place_px[:2]
+    return float(row), float(col)
+
+
+def _spacing_mm(spots: Spots) -> Floats:
+    """Return (row, col) of the pixel's size, which the places in mm and in pixels imply."""
     tiny = 1e-12
-    return (spots.row_mm + tiny, spots.row_px + tiny), (spots.col_mm + tiny, spots.col_px + tiny)
+    pairs = ((spots.row_mm + tiny, spots.row_px + tiny), (spots.col_mm + tiny, spots.col_px + tiny))
+    return np.array([float((mm / px)[np.argmax(px)]) for mm, px in pairs])

@@ -1,0 +1,129 @@
+"""Which groups are vascular tracks, and which are wedges towards the nipple."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import Shape, Spots
+
+TRACK_MM = 10.0
+"""Least length of a track (DOMAIN: a few spots in a line never are one)."""
+
+TRACK_SPREAD_MM = 1.6
+"""Greatest standard deviation of the spots across the track: two walls of a vessel of 3 mm."""
+
+GAP_MM = 3.0
+"""Longest part of a track without calcium: the usual gaps of calcified walls are shorter than their plaques."""
+
+DOUBLE_COVER, SINGLE_COVER = 0.6, 0.8
+"""Share of its length along which a track of two walls, or of one, is calcified. Casts of ducts are as thin and may lie
+in a line: they are interrupted, or have one wall."""
+
+WALL_COVER = 0.3
+"""Share of the length that each of two walls covers."""
+
+WALL_MM = 0.3
+"""Distance from the middle line beyond which a piece belongs to a wall: half the width of a small vessel."""
+
+ALONG_DEG, ALONG_SHARE = 25.0, 0.75
+"""Angle up to which a piece runs along the track, and the share of the pieces that must."""
+
+PIECE_MM, PIECE_ASPECT = 0.8, 1.8
+"""Length, and length by width, from which a spot is a piece of a wall."""
+
+WEDGE_MM, WEDGE_DEG, WEDGE_SPREAD = 20.0, 25.0, 0.25
+"""Least extent of a segmental group, the greatest angle between its axis and the nipple, and the least correlation of
+the distance from the axis with that from the nipple."""
+
+Floats = NDArray[np.float64]
+
+
+def is_track(spots: Spots) -> bool:
+    """Return whether the spots of one group are pieces of the calcified walls of a vessel.
+
+    A continuous single or a double track at least 10 mm long, along a smooth curve, of pieces that run along it.
+
+    Parameters
+    ----------
+    spots : Spots
+        Of one group.
+
+    Returns
+    -------
+    bool
+    """
+    aspect = spots.length_mm / np.maximum(spots.width_mm, 1e-9)
+    piece = (spots.length_mm >= PIECE_MM) & (aspect >= PIECE_ASPECT) & (spots.shape != Shape.RIM)
+    if piece.sum() < 4:
+        return False
+    pieces = spots[piece]
+    along, across, direction_deg = _curve(pieces)
+    half = 0.5 * pieces.length_mm
+    length = float((along + half).max() - (along - half).min())
+    if length < TRACK_MM or np.average(across**2, weights=half) > TRACK_SPREAD_MM**2:
+        return False
+    turn = np.abs((pieces.orientation_deg - direction_deg + 90) % 180 - 90)
+    if np.average(turn <= ALONG_DEG, weights=half) < ALONG_SHARE:
+        return False
+    cover, gap = _cover(along, half, length)
+    walls = [_cover(along[side], half[side], length)[0] for side in (across > WALL_MM, across < -WALL_MM)]
+    double = min(walls) >= WALL_COVER
+    return bool(gap <= GAP_MM and cover >= (DOUBLE_COVER if double else SINGLE_COVER))
+
+
+def _curve(spots: Spots) -> tuple[Floats, Floats, Floats]:
+    """Return, of each spot, the place along and across the cubic through all, in mm, and the cubic's direction there.
+
+    Directions are degrees from the column axis towards larger rows, as `Spots.orientation_deg` is.
+    """
+    place = np.stack([spots.col_mm, spots.row_mm], axis=1)
+    place = place - place.mean(axis=0)
+    axis = np.linalg.svd(place, full_matrices=False)[2][0]
+    along, across = place @ axis, place @ np.array([-axis[1], axis[0]])
+    scale = max(float(np.abs(along).max()), 1e-9)
+    degree = 3 if len(spots) >= 8 else 2
+    curve = np.polynomial.Polynomial.fit(along / scale, across, degree, w=np.sqrt(spots.length_mm), domain=[-1, 1])
+    slope = np.arctan(curve.deriv()(along / scale) / scale)
+    direction = np.degrees(np.arctan2(axis[1], axis[0]) + slope) % 180
+    return along, (across - curve(along / scale)) * np.cos(slope), direction
+
+
+def _cover(along: Floats, half: Floats, length: float) -> tuple[float, float]:
+    """Return the share of a length that pieces cover together, and the longest gap between them."""
+    if not len(along):
+        return 0.0, np.inf
+    order = np.argsort(along - half)
+    start, stop = (along - half)[order], np.maximum.accumulate((along + half)[order])
+    gaps = np.maximum(start[1:] - stop[:-1], 0.0)
+    covered = stop[-1] - start[0] - gaps.sum()
+    return float(covered / max(length, 1e-9)), float(gaps.max(initial=0.0))
+
+
+def is_wedge(spots: Spots, nipple_mm: tuple[float, float]) -> bool:
+    """Return whether a group runs towards the nipple and widens away from it, as a lobe of the breast does.
+
+    Parameters
+    ----------
+    spots : Spots
+        Of one group.
+    nipple_mm : tuple of float
+        (row, col).
+
+    Returns
+    -------
+    bool
+    """
+    place = np.stack([spots.row_mm, spots.col_mm], axis=1)
+    middle = place.mean(axis=0)
+    axis = np.linalg.svd(place - middle, full_matrices=False)[2][0]
+    to_nipple = np.array(nipple_mm) - middle
+    away = float(np.hypot(*to_nipple))
+    along = (place - middle) @ axis
+    if np.ptp(along) < WEDGE_MM or away < 0.5 * np.ptp(along):
+        return False
+    if abs(axis @ to_nipple) < away * np.cos(np.radians(WEDGE_DEG)):
+        return False
+    across = np.abs((place - middle) @ np.array([-axis[1], axis[0]]))
+    from_nipple = -along * np.sign(axis @ to_nipple)
+    return bool(np.corrcoef(from_nipple, across)[0, 1] > WEDGE_SPREAD)
