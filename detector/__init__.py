@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detector import plot
     from detector.errors import DetectorError, ReadError, SettingsError
     from detector.evaluate.phantoms import make_phantom
     from detector.export.dicom import read_cad_sr
@@ -31,6 +32,7 @@ _HOMES: Mapping[str, str] = {
     "analyse": "pipeline",
     "draw_overlay": "export.pictures",
     "make_phantom": "evaluate.phantoms",
+    "plot": "plot",
     "read_cad_sr": "export.dicom",
     "read_mammogram": "read",
     "regroup": "pipeline",
@@ -48,6 +50,7 @@ __all__ = [
     "analyse",
     "draw_overlay",
     "make_phantom",
+    "plot",
     "read_cad_sr",
     "read_mammogram",
     "regroup",
@@ -57,7 +60,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'detector' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"detector.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"detector.{_HOMES[name]}")
+    return home if _HOMES[name] == name else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,8 @@
 
 import builtins
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,12 @@ def reading(mammogram: Mammogram) -> Reading:
 def closed() -> Iterator[None]:
     yield
     plt.close("all")
+
+
+def test_it_is_reached_through_the_package() -> None:
+    code = "import detector, sys; print('cv2' in sys.modules, detector.plot.froc.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "froc"]
 
 
 def centres(axes: Any) -> Any:
@@ -163,5 +171,5 @@ def test_without_matplotlib_the_line_that_installs_it_is_told(
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ExportError, match=r"pip install 'microcalcification-detector\[notebook\]'"):
+    with pytest.raises(ExportError, match=r"matplotlib.*\[notebook\]"):
         plot.reading(reading)
