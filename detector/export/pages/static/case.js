@@ -123,13 +123,25 @@ class View {
       page.opened(this);
     });
     this.osd.addHandler("update-viewport", () => this.place());
-    this.osd.addHandler("zoom", () => page.zoomed(this));
+    // only what the reader does is followed by the other views; OpenSeadragon zooms as it opens, too
+    for (const name of ["canvas-scroll", "canvas-pinch"]) {
+      this.osd.addHandler(name, ({ position, center }) => {
+        this.zoomedAt = position || center;
+      });
+    }
+    this.osd.addHandler("zoom", () => {
+      if (this.zoomedAt) page.zoomed(this, this.zoomedAt);
+      this.zoomedAt = null;
+    });
     this.osd.addHandler("resize", () => setTimeout(() => page.refit(), 0));
     this.osd.addHandler("canvas-press", (event) => {
       this.element.focus({ preventScroll: true });
       tool.press(this, event);
     });
-    this.osd.addHandler("canvas-drag", (event) => tool.drag(this, event));
+    this.osd.addHandler("canvas-drag", (event) => {
+      page.fitted = false;
+      tool.drag(this, event);
+    });
     this.osd.addHandler("canvas-drag-end", (event) => tool.release(this, event));
     this.osd.addHandler("canvas-release", (event) => tool.release(this, event));
     this.osd.addHandler("canvas-click", (event) => event.quick && this.click(event.position));
@@ -187,10 +199,19 @@ class View {
     return Math.min(wide / this.data.cols, high / this.data.rows) / (this.mmPerPx || 1);
   }
 
-  setScale(perUnit, immediately = false) {
+  // Zooms to so many px of the screen a unit, about a place given in shares of the view's width and height.
+  setScale(perUnit, [across, down]) {
     const { viewport } = this.osd;
-    const zoom = (perUnit * (this.mmPerPx || 1) * this.data.cols) / viewport.getContainerSize().x;
-    viewport.zoomTo(zoom, null, immediately);
+    const { x: wide, y: high } = viewport.getContainerSize();
+    const zoom = (perUnit * (this.mmPerPx || 1) * this.data.cols) / wide;
+    viewport.zoomTo(zoom, viewport.pointFromPixel(new OpenSeadragon.Point(across * wide, down * high)));
+  }
+
+  zoomBy(factor, position = null) {
+    const { viewport } = this.osd;
+    this.zoomedAt = position || this.middle();
+    viewport.zoomBy(factor, viewport.pointFromPixel(this.zoomedAt));
+    this.zoomedAt = null;
   }
 
   scaleWanted() {
@@ -207,9 +228,16 @@ class View {
     this.osd.viewport.fitBounds(new OpenSeadragon.Rect(x / cols - width / 2, y / cols - height / 2, width, height));
   }
 
+  middle() { // of what is to be seen of the picture, in px of the screen
+    const { x: wide, y: high } = this.osd.viewport.getContainerSize();
+    const { x, y, scale } = this.frame();
+    const [left, right] = [Math.max(0, x), Math.min(wide, x + scale * this.data.cols)];
+    const [top, bottom] = [Math.max(0, y), Math.min(high, y + scale * this.data.rows)];
+    return new OpenSeadragon.Point((left + right) / 2, (top + bottom) / 2);
+  }
+
   zoomAt(position) {
-    if (tool.name) return;
-    this.osd.viewport.zoomBy(2, this.osd.viewport.pointFromPixel(position));
+    if (!tool.name) this.zoomBy(2, position);
   }
 
   // ---------------------------------------------------------------------------------------------------- marks
@@ -282,7 +310,9 @@ class View {
   letter(label, outline) { // beside an outline, on its outer side, within the view
     const xs = outline.map(([x]) => x);
     const ys = outline.map(([, y]) => y);
-    const { x: wide } = this.osd.viewport.getContainerSize();
+    const { x: wide, y: high } = this.osd.viewport.getContainerSize();
+    const away = Math.max(...xs) < 0 || Math.min(...xs) > wide || Math.max(...ys) < 0 || Math.min(...ys) > high;
+    label.style.display = away ? "none" : "";
     const toLeft = this.outer === "left" ? Math.min(...xs) > 80 : Math.max(...xs) > wide - 80;
     label.setAttribute("text-anchor", toLeft ? "end" : "start");
     label.setAttribute("x", toLeft ? Math.min(...xs) - 5 : Math.max(...xs) + 5);
@@ -564,9 +594,11 @@ const page = {
       view.element.style.setProperty("--row", r + 1);
       view.element.style.setProperty("--col", both || mixed ? c + 1 : 1);
       byId("views").append(view.element);
+    }));
+    for (const view of there) { // now that each has its place
       view.open();
       view.mark();
-    }));
+    }
     [...byId("layouts").children].forEach((button, i) => button.setAttribute("aria-pressed", !alone && i === index));
     this.shown = there;
     if (!there.includes(this.focused)) this.focused = there[0];
@@ -594,13 +626,16 @@ const page = {
     if (this.fitted) this.fit();
   },
 
-  zoomed(view) {
-    if (this.following || !view.ready) return;
+  // The other views follow, about the same place of theirs: of the other breast, mirrored.
+  zoomed(view, position) {
     this.fitted = false;
     if (!this.linked) return;
+    const { x: wide, y: high } = view.osd.viewport.getContainerSize();
     this.following = true;
     for (const other of this.shown) {
-      if (other !== view && other.ready && Boolean(other.mmPerPx) === Boolean(view.mmPerPx)) other.setScale(view.scaleWanted());
+      if (other === view || !other.ready || Boolean(other.mmPerPx) !== Boolean(view.mmPerPx)) continue;
+      const across = other.data.side === view.data.side ? position.x / wide : 1 - position.x / wide;
+      other.setScale(view.scaleWanted(), [across, position.y / high]);
     }
     this.following = false;
   },
@@ -833,9 +868,10 @@ const page = {
       const mm = view.mmPerPx ? `${(2 * Number(drawn.radius_px) * view.mmPerPx).toFixed(1)} mm across` : "size unknown";
       const own = drawn.reviewer === decisions.reviewer;
       return element("section", { class: "detail" }, element("h2", {}, `Missed cluster on ${nameOf(view.data)}`), crop,
-        element("p", { class: "history" }, `${mm}; drawn by ${drawn.reviewer}${drawn.blind === "true" ? ", blind" : ""}`),
-        ...(own ? this.buttons([]) : []),
-        own ? element("button", { type: "button", onclick: () => this.withdraw() }, "Withdraw ", element("kbd", {}, "Delete")) : null);
+        element("div", { class: "beside" },
+          element("p", { class: "history" }, `${mm}; drawn by ${drawn.reviewer}${drawn.blind === "true" ? ", blind" : ""}`),
+          ...(own ? this.buttons([]) : []),
+          own ? element("button", { type: "button", onclick: () => this.withdraw() }, "Withdraw ", element("kbd", {}, "Delete")) : null));
     }
     const facts = [
       ["Spots", `${cluster.n_spots}${cluster.n_irregular ? `, ${cluster.n_irregular} irregular` : ""}${cluster.n_macro ? `, ${cluster.n_macro} macro` : ""}`],
@@ -846,11 +882,12 @@ const page = {
     return element("section", { class: "detail" },
       element("h2", {}, `Cluster ${cluster.id} on ${nameOf(view.data)}: ${cluster.review ? "review, " : ""}${cluster.level}`),
       crop,
-      ...this.buttons(["Accept", "Reject", "Unsure"]),
-      element("ul", { class: "reasons" }, ...cluster.reasons.map((reason) => element("li", {}, reason))),
-      cluster.suggestion ? element("p", { class: "suggestion" }, `Suggested: ${cluster.suggestion}`) : null,
-      element("dl", {}, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
-      this.spotTable(view, cluster));
+      element("div", { class: "beside" },
+        ...this.buttons(["Accept", "Reject", "Unsure"]),
+        element("ul", { class: "reasons" }, ...cluster.reasons.map((reason) => element("li", {}, reason))),
+        cluster.suggestion ? element("p", { class: "suggestion" }, `Suggested: ${cluster.suggestion}`) : null,
+        element("dl", {}, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+        this.spotTable(view, cluster)));
   },
 
   spotTable(view, cluster) {
@@ -885,13 +922,14 @@ const page = {
     const canvas = byId("crop");
     if (chosen !== this.chosen || !canvas || !image.naturalWidth) return;
     const wide = Math.max(200, canvas.clientWidth || 320);
-    const high = Math.round(wide * 0.72);
+    const portrait = matchMedia("(orientation: portrait)").matches;
+    const high = Math.round(Math.min(wide * 0.72, portrait ? byId("panel").clientHeight - 80 : Infinity));
     const dots = devicePixelRatio || 1;
     Object.assign(canvas, { width: wide * dots, height: high * dots });
     canvas.style.height = `${high}px`;
     const [row, col, across] = this.extentOf(chosen);
-    const field = Math.max(across * 1.35, CROP_MM / (view.mmPerPx || 0.08)); // image px across the crop
-    const scale = wide / field;
+    const scale = Math.min(wide / Math.max(across * 1.35, CROP_MM / (view.mmPerPx || 0.08)), high / (across * 1.15 || 1));
+    const field = wide / scale; // image px across the crop
     const [cx, cy] = view.mirrored(row, col);
     const perPicture = image.naturalWidth / view.data.cols;
     const pen = canvas.getContext("2d");
@@ -1033,9 +1071,11 @@ const page = {
   keys() {
     const viewport = this.focused?.ready ? this.focused.osd.viewport : null;
     const pan = (x, y) => () => {
-      if (viewport) viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(60 * x, 60 * y)));
+      if (!viewport) return;
+      this.fitted = false;
+      viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(60 * x, 60 * y)));
     };
-    const zoom = (by) => () => viewport?.zoomBy(by);
+    const zoom = (by) => () => viewport && this.focused.zoomBy(by);
     const layouts = Object.fromEntries(this.layouts.map((_, i) => [String(i + 1), () => this.setLayout(i)]));
     return {
       ...layouts,
