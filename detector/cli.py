@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from detector.errors import DetectorError, explain_missing
+from detector.errors import DetectorError, explain_missing, extra_missing
 
 if TYPE_CHECKING:
     from detector.batch import Estimate, Job, Progress, Summary
@@ -574,10 +574,7 @@ def _runner(cluster: str | None, out: Path) -> Runner:
     try:
         from detector.batch.cluster import Cluster
     except ImportError as error:
-        raise DetectorError(
-            "--cluster needs dask.distributed, which is not installed; install it with:"
-            " pip install 'microcalcification-detector[cluster]'"
-        ) from error
+        raise DetectorError(extra_missing("--cluster", "dask.distributed", "cluster")) from error
     return Cluster(cluster, out)
 
 
