@@ -149,6 +149,35 @@ def test_a_report_of_another_program_in_older_codes_says_the_same(
         assert_same(by_id[source.reading.identity.image_id], Reported.of(source.reading))
 
 
+@pytest.mark.parametrize(
+    ("form", "diameter_mm", "kind"),
+    [("129756007", "2.1", Kind.MACRO), ("129756007", "0.3", Kind.UNKNOWN), ("129761009", "2.1", Kind.UNKNOWN)],
+    ids=["round", "round, small", "fine linear"],
+)
+def test_a_benign_form_alone_names_a_macrocalcification(
+    small: bytes, form: str, diameter_mm: str, kind: Kind, tmp_path: Path
+) -> None:
+    """Another program says what form it is, and neither micro nor macro."""
+    (tmp_path / "x.dcm").write_bytes(small)
+    report = pydicom.dcmread(tmp_path / "x.dcm")
+    for item in items_of(report):
+        inner = item.get("ContentSequence", [])
+        types = [i for i in inner if i.get("ConceptNameCodeSequence") and said_of(i) == "111009"]
+        for extra in types[1:]:
+            inner.remove(extra)
+        for kept in types[:1]:
+            kept.ConceptCodeSequence[0].CodeValue, kept.ConceptCodeSequence[0].CodingSchemeDesignator = form, "SCT"
+        if item.get("ValueType") == "NUM" and said_of(item) == "81827009":
+            item.MeasuredValueSequence[0].NumericValue = diameter_mm
+    report.save_as(tmp_path / "x.dcm")
+    (image,) = read_cad_sr(tmp_path / "x.dcm").images
+    assert len(image.spots) and set(image.spots.kind) == {kind}
+
+
+def said_of(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
+
+
 def test_circles_and_ellipses_are_outlines_too(small: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.dcm").write_bytes(small)
     report = pydicom.dcmread(tmp_path / "x.dcm")

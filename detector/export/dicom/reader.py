@@ -22,7 +22,7 @@ from detector.export.dicom.content import Position
 from detector.export.dicom.places import from_dicom
 from detector.export.files import printable
 from detector.export.tables import CLUSTER_COLUMNS, IMAGE_COLUMNS, SPOT_COLUMNS, open_csv, rows_of
-from detector.records import Clusters, Distribution, Kind, Morphology, Outlines, Spots
+from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Spots
 
 CAD_SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.50"
 _MOST_ITEMS = 1_000_000
@@ -38,6 +38,7 @@ _LENGTHS: Mapping[str, str] = {
     "103355008": "width_mm",
 }
 _AREA = "42798000"
+_LEAST_MACRO_MM = 0.5  # width of a rod that is one
 _MM_PER: Mapping[str, float] = {"mm": 1.0, "cm": 10.0, "um": 0.001, "mm2": 1.0, "cm2": 100.0, "um2": 1e-6}
 _FORM_OF: Mapping[str, Morphology] = {code.value: form for form, code in FORMS.items()} | {
     "129754005": Morphology.RIM  # lucent-centered
@@ -209,7 +210,8 @@ class _Tree:
             return None
         row.setdefault("confidence", row.pop("probability", 1.0))
         row.pop("probability", None)
-        if row["kind"] == Kind.UNKNOWN and "morphology" in row and "diameter_mm" in row:
+        benign = row.get("morphology") in BENIGN_FORMS and row.get("diameter_mm", 0.0) >= _LEAST_MACRO_MM
+        if row["kind"] == Kind.UNKNOWN and benign:
             row["kind"] = Kind.MACRO  # a benign form alone names a macrocalcification
         return found
 
