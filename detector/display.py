@@ -95,10 +95,10 @@ def _jpeg(mammogram: Mammogram) -> bytes:
     share = min(1.0, _PICTURE_PX / max(rows, cols))
     size = max(1, round(cols * share)), max(1, round(rows * share))
     small = np.asarray(cv2.resize(mammogram.pixels, size, interpolation=cv2.INTER_AREA), np.float32)
-    grey = shade(small, choose_window(mammogram))
+    padding = None
     if mammogram.padding is not None:
-        padding = cv2.resize(mammogram.padding.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        grey[padding > 0] = 0
+        padding = cv2.resize(mammogram.padding.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    grey = shade(small, choose_window(mammogram), padding)
     return bytes(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1])
 
 

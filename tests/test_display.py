@@ -73,8 +73,8 @@ def test_a_mammogram_is_a_picture_and_a_small_table(mammogram: Mammogram) -> Non
 
 
 def test_padding_of_a_mammogram_is_dark() -> None:
-    bright = np.full((64, 64), 1000, np.float32)
-    bright[:, 32:] += np.arange(32, dtype=np.float32)
+    bright = np.full((64, 64), 9000, np.float32)
+    bright[:, 32:] = 1000 + np.arange(32, dtype=np.float32)
     padding = np.zeros((64, 64), bool)
     padding[:, :32] = True
     identity = dataclasses.replace(detector.make_phantom(1)[0].identity, rows=64, cols=64)
