@@ -29,7 +29,8 @@ from tests.dicom_files import ENCODERS, NATIVE, RLE, Pixels, breast_pixels, code
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = NATIVE
 SYNTAXES: Sequence[str] = (*NATIVE, RLE, *ENCODERS)
 _META_END = 132
-_LONG_SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+_LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
+_SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 _VRS = (*_LONG_VRS, *_SHORT_VRS)
 _TEXTS = (
     b"",
