@@ -7,6 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const SPOTS_FROM_PX_PER_MM = 5; // under it the spots of a cluster lie too close for rings of their own
 const CROP_MM = 12;
 const TOOL_MM = 10;
+const MOST_ENLARGED = 8; // px of the screen a pixel, as the view goes to a cluster
 const KINDS = ["review", "other", "micro", "macro", "unknown", "mine"];
 const NAMES = { R: "Right", L: "Left" };
 
@@ -114,6 +115,8 @@ class View {
       tabIndex: "",
     });
     this.osd.innerTracker.keyDownHandler = this.osd.innerTracker.keyHandler = null; // keys are those of the page
+    // the picture is one tile: stretched by a pixel against seams, as tiles are, it would not lie under its marks
+    this.osd.drawer.minimumOverlapRequired = () => false;
     this.osd.canvas.removeAttribute("tabindex");
     this.osd.canvas.append(this.marks);
     this.osd.addHandler("open", () => {
@@ -122,7 +125,10 @@ class View {
       page.fit();
       page.opened(this);
     });
-    this.osd.addHandler("update-viewport", () => this.place());
+    this.osd.addHandler("update-viewport", () => {
+      this.smooth();
+      this.place();
+    });
     // only what the reader does is followed by the other views; OpenSeadragon zooms as it opens, too
     for (const name of ["canvas-scroll", "canvas-pinch"]) {
       this.osd.addHandler(name, ({ position, center }) => {
@@ -152,6 +158,14 @@ class View {
     if (this.osd) this.osd.destroy();
     this.osd = null;
     this.ready = false;
+  }
+
+  // Cubic: the browser's quick way shifts what is enlarged, by up to a sixteenth of a pixel.
+  smooth() {
+    const { context } = this.osd.drawer;
+    if (context.imageSmoothingQuality === "high") return;
+    context.imageSmoothingQuality = "high";
+    this.osd.forceRedraw();
   }
 
   grey() {
@@ -663,7 +677,8 @@ const page = {
     const unit = view.mmPerPx || 1;
     const [row, col, across] = this.extentOf(item);
     this.following = true;
-    view.goTo(row, col, Math.min(wide, high) / Math.max(across * unit * 2.2, view.mmPerPx ? 20 : 300));
+    const perUnit = Math.min(wide, high) / Math.max(across * unit * 2.2, view.mmPerPx ? 20 : 300);
+    view.goTo(row, col, Math.min(perUnit, MOST_ENLARGED / unit));
     this.following = false;
     Object.assign(this, { zoomedTo: item, fitted: false });
   },
