@@ -123,6 +123,7 @@ def test_loose_smooth_round_spots_are_not_flagged() -> None:
 def test_reasons_say_number_area_and_irregular_ones() -> None:
     assert assessed(n_spots=14, n_irregular=9, area_mm2=60.0).reasons[0] == "14 spots in 0.6 cm2, 9 of them irregular"
     assert assessed(n_spots=14, area_mm2=60.0).reasons[0] == "14 spots in 0.6 cm2"
+    assert assessed(n_spots=4, area_mm2=8.3).reasons[0] == "4 spots in 8 mm2"
 
 
 def test_reasons_name_thin_lines_small_spots_and_arrangement() -> None:

@@ -315,3 +315,87 @@ def test_confidence_of_many_clusters_is_that_of_each() -> None:
     each = [_confidence(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
     np.testing.assert_allclose(_confidence(p, group, 6), each, atol=1e-12)
     assert _confidence(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] > 0.999999
+
+
+# --- lines: vascular tracks, wedges
+
+
+def pieces(
+    walls_mm: tuple[float, ...] = (-0.9, 0.9),
+    *,
+    length_mm: float = 24.0,
+    piece_mm: float = 2.0,
+    gap_mm: float = 0.8,
+    bend_mm: float = 2.0,
+    turn_deg: float = 0.0,
+    heading_deg: float = 35.0,
+) -> Spots:
+    """Return thin pieces along the walls of a bent vessel."""
+    middle = np.arange(0.5 * piece_mm, length_mm, piece_mm + gap_mm)
+    along = np.concatenate([middle + 0.3 * i for i in range(len(walls_mm))])
+    across = np.repeat(walls_mm, len(middle)) + bend_mm * np.sin(np.pi * along / length_mm)
+    slope = np.degrees(np.arctan(bend_mm * np.pi / length_mm * np.cos(np.pi * along / length_mm)))
+    angle = np.radians(heading_deg)
+    col, row = along * np.cos(angle) - across * np.sin(angle), along * np.sin(angle) + across * np.cos(angle)
+    return spots_at(
+        np.stack([row + 20, col + 30], axis=1),
+        length_mm=piece_mm,
+        width_mm=0.35,
+        diameter_mm=0.9,
+        area_mm2=0.6,
+        shape=Shape.DASH,
+        morphology=Morphology.FINE_LINEAR,
+        orientation_deg=(heading_deg + slope + turn_deg * (-1.0) ** np.arange(len(along))) % 180,
+    )
+
+
+@pytest.mark.parametrize("heading_deg", [0.0, 35.0, 90.0, 160.0])
+@pytest.mark.parametrize("bend_mm", [0.0, 3.0])
+def test_a_double_track_is_vascular(heading_deg: float, bend_mm: float) -> None:
+    _, clusters, _ = grouped(pieces(heading_deg=heading_deg, bend_mm=bend_mm))
+    assert clusters.words("morphology") == ["vascular"]
+    assert clusters.words("distribution") == ["linear"]
+
+
+def test_a_single_track_is_vascular_if_it_is_continuous() -> None:
+    assert grouped(pieces((0.0,), gap_mm=0.2))[1].words("morphology") == ["vascular"]
+    assert grouped(pieces((0.0,), gap_mm=1.5))[1].words("morphology") == ["fine linear"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pieces(length_mm=9.0),
+        pieces(turn_deg=50.0),
+        pieces(gap_mm=2.6),
+        pieces((-4.0, 0.0, 4.0)),
+        pieces((0.0,), gap_mm=2.0),
+    ],
+    ids=["short", "pieces across", "few pieces", "a field", "few spots in a line"],
+)
+def test_what_is_no_track_keeps_its_form(other: Spots) -> None:
+    _, clusters, _ = grouped(other)
+    assert len(clusters) and "vascular" not in clusters.words("morphology")
+
+
+def test_a_line_of_dots_is_no_track() -> None:
+    _, clusters, _ = grouped(spots_at([(20.0, 10.0 + 1.5 * i) for i in range(12)]))
+    assert clusters.words("morphology") == ["punctate"]
+    assert clusters.words("distribution") == ["linear"]
+
+
+def wedge(towards_nipple: bool) -> Spots:
+    rng = np.random.default_rng(4)
+    away = np.linspace(15.0, 45.0, 40)
+    width = 0.18 * (away if towards_nipple else 60.0 - away)
+    return spots_at(np.stack([40 + width * rng.uniform(-1, 1, 40), 70 - away], axis=1))
+
+
+def test_a_wedge_towards_the_nipple_is_segmental() -> None:
+    for spots, nipple_px, word in (
+        (wedge(True), (400.0, 700.0), "segmental"),
+        (wedge(False), (400.0, 700.0), "regional"),
+        (wedge(True), (900.0, 400.0), "regional"),
+        (wedge(True), None, "regional"),
+    ):
+        assert cluster_spots(spots, nipple_px, SETTINGS)[1].words("distribution") == [word], nipple_px

@@ -17,7 +17,7 @@ from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
 
-LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.5
+LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
 """Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
 
 
@@ -42,7 +42,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     """
     shape = detail.levels[0].image.shape if detail.levels else (0, 0)
     seeds, marks = find_peaks(detail, breast, settings), _no_marks(shape, detail)
-    # the second time with the scale that the first has measured: what is found must not hang on the band that saw it
+    # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
     for _ in range(2):
         if len(seeds):
             marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)

@@ -24,6 +24,10 @@ FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on the
 same cells, and give the same spots."""
 
+FAINT_FACTOR = 1.3
+"""Factor of the step across the border that large candidates of faint response must have: discs keep over 0.7 of their
+height with the blur of common systems."""
+
 FAR_STEP_PX, FAR_SIGMA = 4, 5.0
 """Coarsest level, in pixels a cell, and least response with which lines are followed beyond the first window. What else
 runs over it is left out: half the height of a faint blob is no more than the texture that it runs into (of 8,000 such
@@ -102,7 +106,10 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     edge = np.full(len(seeds), np.nan)
     edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
     noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
-    fades = edge < np.maximum(settings.edge_share * seeds.height, settings.edge_sigma * noise)
+    # what hardly stands out must end like a disc to be one
+    faint = seeds.response_sigma < settings.large_threshold_sigma
+    share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)
+    fades = edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
     return seeds.replace(edge=edge)[kept], inside[kept]
 
