@@ -183,8 +183,12 @@ def output_lines(output: Any, picture: str, shown: dict[str, bytes]) -> Iterator
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Compute the parts once a build."""
+    """Compute the parts once a build; let no page of docs/ be left out of the menu."""
     config.extra["parts"] = parts()
+    menu = str(config.nav)
+    others = sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in menu)
+    if others and config.nav:
+        config.nav.append({"More": others})
     return config
 
 

@@ -141,6 +141,14 @@ def test_links_lead_somewhere_and_nothing_is_fetched_from_elsewhere(site: Path, 
                 assert place in pages[path.relative_to(site.resolve()).as_posix()].ids, f"{name} leads to {link}"
 
 
+def test_no_page_is_left_out_of_the_menu(tmp_path: Path) -> None:
+    (tmp_path / "index.md").touch()
+    (tmp_path / "new.md").touch()
+    config = MkDocsConfig()
+    config["docs_dir"], config["nav"], config["extra"] = str(tmp_path), [{"Home": "index.md"}], {}
+    assert docs.on_config(config).nav == [{"Home": "index.md"}, {"More": ["new.md"]}]
+
+
 def test_a_part_is_put_in_and_an_unknown_one_refused() -> None:
     config = MkDocsConfig()
     config["extra"] = {"parts": {"version": "1.2"}}
