@@ -943,7 +943,7 @@ const page = {
     Object.assign(canvas, { width: wide * dots, height: high * dots });
     canvas.style.height = `${high}px`;
     const [row, col, across] = this.extentOf(chosen);
-    const scale = Math.min(wide / Math.max(across * 1.35, CROP_MM / (view.mmPerPx || 0.08)), high / (across * 1.15 || 1));
+    const scale = Math.min(wide / Math.max(across * 1.15, CROP_MM / (view.mmPerPx || 0.08)), high / (across * 1.15 || 1));
     const field = wide / scale; // image px across the crop
     const [cx, cy] = view.mirrored(row, col);
     const perPicture = image.naturalWidth / view.data.cols;
