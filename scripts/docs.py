@@ -62,6 +62,7 @@ def parts() -> Parts:
         "objects sent": uid_table(SOP_CLASSES),
         "object formats": ", ".join(f"`{name}`" for name in write.FORMATS),
         "phantom syntaxes": ", ".join(TRANSFER_SYNTAXES),
+        "review keys": review_keys(),
         "version": str(project["version"]),
     }
 
@@ -114,6 +115,13 @@ def commands() -> str:
         context.info_name = f"detector {name}"
         lines += [f"## {name}", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(lines)
+
+
+def review_keys() -> str:
+    """Return the keys of a case page, from the list that the page itself shows, as a Markdown table."""
+    page = (ROOT / "detector/export/pages/templates/case.html").read_text("utf-8")
+    rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page)
+    return readme.markdown(["key", "what it does"], [(cell(keys), cell(does)) for keys, does in rows])
 
 
 def section(title: str) -> str:

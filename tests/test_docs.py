@@ -74,7 +74,7 @@ def test_every_subject_has_its_page(pages: dict[str, Page]) -> None:
     wanted = (
         "index quick-start how-it-works columns settings commands dicom accuracy benchmarks model-card data-sets cite"
     )
-    wanted += " what-it-is-not changelog contributing"
+    wanted += " what-it-is-not changelog contributing review"
     lessons = [f"notebooks/{path.stem}.html" for path in notebooks.notebooks()]
     assert {*(f"{name}.html" for name in wanted.split()), *lessons} <= set(pages)
 
@@ -102,6 +102,11 @@ def test_the_conformance_statement_names_what_the_reader_takes(pages: dict[str, 
     assert not [keyword for keyword in KEYWORDS if keyword not in words]
     assert "1.2.840.10008.5.1.4.1.1.88.50" in words  # Mammography CAD SR
     assert "1.2.840.10008.5.1.4.1.1.11.1" in words  # presentation state
+
+
+def test_the_keys_of_a_case_page_stand_on_the_page_of_reviews(pages: dict[str, Page]) -> None:
+    for said in ("next, previous cluster flagged for review", "accept, reject, unsure", "blind mode"):
+        assert said in pages["review.html"].words
 
 
 def test_no_part_was_left_to_be_generated(pages: dict[str, Page], site: Path) -> None:
