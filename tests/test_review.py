@@ -231,7 +231,7 @@ def test_agreement_counts_what_was_decided_before_the_others_was_seen() -> None:
 def test_an_interval_is_given_from_ten_cases_up_and_holds_the_value() -> None:
     def kept(n_cases: int) -> list[tuple[Decision, str]]:
         answers = random.Random(3)
-        rows = []
+        rows: list[tuple[Decision, str]] = []
         for i in range(n_cases):
             for reader in ("Ann", "Ben"):
                 word = ("yes", "no")[(i % 2) ^ (answers.random() < 0.15)]

@@ -193,7 +193,7 @@ class Cases:
                     raise ExportError(outcome.refused)
                 if reason := outcome.message if isinstance(outcome, Lost) else outcome.failed:
                     _LOG.warning("no page of case %s: %s", printable(task.case_id), reason)
-        self._write_worklist(cases, run)
+        self.write_worklist(cases)
         return len(tasks)
 
     def _task(self, case_id: str, images: tuple[CaseImage, ...], run: Run) -> CaseTask | None:
@@ -222,11 +222,19 @@ class Cases:
             facts.append([image.image_id, status.st_size, status.st_mtime_ns, *row])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _write_worklist(self, cases: Mapping[str, tuple[CaseImage, ...]], run: Run) -> None:
+    def write_worklist(self, cases: Mapping[str, tuple[CaseImage, ...]]) -> None:
+        """Write the worklist over the cases of `read_cases`.
+
+        Raises
+        ------
+        OSError
+            If the folder refuses.
+        """
         from detector.export.pages import render_worklist
 
         rows = [self._row(case_id, images) for case_id, images in cases.items()]
         n_failed, n_skipped = (_count_rows(self.folder / f"{name}.csv") for name in ("errors", "skipped"))
+        run = _run(self.folder, self.plan.settings)
         _put(self.folder / WORKLIST, render_worklist(rows, run, n_failed, n_skipped).encode())
 
     def _row(self, case_id: str, images: tuple[CaseImage, ...]) -> CaseRow:

@@ -1042,14 +1042,14 @@ const page = {
 
   goCase(by) {
     const order = kept.read("order", []);
-    const now = order.findIndex(([stem]) => stem === CASE.stem);
+    const now = order.indexOf(CASE.stem);
     const next = order[now + by];
-    if (now >= 0 && next) location.href = `${next[0]}.html${this.blind ? "#blind" : ""}`;
+    if (now >= 0 && next) location.href = `${next}.html${this.blind ? "#blind" : ""}`;
   },
 
   showNeighbours() {
     const order = kept.read("order", []);
-    const now = order.findIndex(([stem]) => stem === CASE.stem);
+    const now = order.indexOf(CASE.stem);
     byId("previous-case").hidden = now < 1;
     byId("next-case").hidden = now < 0 || now >= order.length - 1;
   },

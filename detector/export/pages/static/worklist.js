@@ -75,7 +75,6 @@ function filter() {
   byId("nothing").hidden = state.shown.length > 0;
   byId("table").setAttribute("aria-rowcount", state.shown.length + 1);
   byId("body").style.height = `${state.shown.length * rowHeight}px`;
-  kept.write("order", state.shown.filter((row) => row.page).slice(0, 20_000).map((row) => [row.stem, row.id]));
   state.chosen = Math.max(0, Math.min(state.chosen, state.shown.length - 1));
   for (const made of state.drawn.values()) made.remove();
   state.drawn.clear();
@@ -185,8 +184,14 @@ function choose(index, scroll = true) {
   }
 }
 
+// Case pages go on to the next case in the order in which the list was left.
+function keepOrder() {
+  kept.write("order", state.shown.filter((row) => row.page).slice(0, 20_000).map((row) => row.stem));
+}
+
 function openChosen() {
   const row = state.shown[state.chosen];
+  keepOrder();
   if (row?.page) location.href = `report/${row.stem}.html${isBlind() ? "#blind" : ""}`;
 }
 
@@ -215,6 +220,7 @@ byId("blind").addEventListener("change", () => {
   head();
   filter();
 });
+byId("table").addEventListener("pointerdown", (event) => event.target.closest("a") && keepOrder());
 byId("table").addEventListener("scroll", draw, { passive: true });
 byId("table").addEventListener("click", (event) => {
   const made = event.target.closest(".row");
@@ -243,6 +249,7 @@ function start() {
   byId("blind").checked = kept.read("blind", false);
   head();
   filter();
+  performance.mark("rows");
   const stem = decodeURIComponent(location.hash.slice(1));
   const index = state.shown.findIndex((row) => row.stem === stem);
   if (index >= 0) choose(index);
