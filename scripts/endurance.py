@@ -28,7 +28,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
 from detector.evaluate.phantoms import make_phantom
 from detector.evaluate.recipes import Recipe
 from detector.export.phantoms import write_dicom
-from scripts.bench import LONG_RUNS, processor
+from scripts.bench import processor
 from scripts.readme import put
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,11 @@ MIXED = (
     Recipe(rows=3072, cols=2496, spacing_mm=0.093),
     Recipe(rows=4096, cols=3328, spacing_mm=0.07),
 )
+HEADINGS: Mapping[str, str] = {
+    "memory": "**A long run**",
+    "workers": "**Two workers**",
+    "cluster": "**A cluster**",
+}
 _SEEDS = 100
 _HUNDRED = 100
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -246,16 +251,12 @@ def machine() -> str:
     return f"{processor()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end."
 
 
-def write(output: Path, parts: Mapping[str, str]) -> None:
-    """Put the parts into the paper, which is given the heading and the marks if it lacks them."""
+def write(output: Path, name: str, content: str) -> None:
+    """Put a part into the paper, at its end if it is not there yet."""
     text = output.read_text("utf-8") if output.exists() else ""
-    if LONG_RUNS not in text:
-        text = f"{text.rstrip()}\n{LONG_RUNS}\nWritten by `scripts/endurance`.\n"
-    for name, content in parts.items():
-        if f"<!-- {name} -->" not in text:
-            text = f"{text.rstrip()}\n\n<!-- {name} -->\n<!-- end of {name} -->\n"
-        text = put(text, name, content)
-    output.write_text(text, "utf-8")
+    if f"<!-- {name} -->" not in text:
+        text = f"{text.rstrip()}\n\n<!-- {name} -->\n<!-- end of {name} -->\n"
+    output.write_text(put(text, name, f"{HEADINGS[name]}, by `scripts/endurance`:\n\n{content}\n"), "utf-8")
 
 
 def main() -> None:
@@ -275,7 +276,7 @@ def main() -> None:
         if given.only in (None, name):
             with tempfile.TemporaryDirectory() as place:
                 content = measure(Path(place).resolve())
-            write(given.output, {name: content})
+            write(given.output, name, content)
             print(content, flush=True)
 
 
