@@ -91,9 +91,9 @@ class Samples:
         return statistics.mean(m for d, m in zip(self.done, self.megabytes, strict=True) if first <= d <= last)
 
     def cpu(self, first: int, last: int) -> float:
-        """Return the processor time from one number of images to another."""
-        spent = [c for d, c in zip(self.done, self.cpu_s, strict=True) if first <= d <= last]
-        return spent[-1] - spent[0]
+        """Return the processor time of a hundred images, seen from one number of images to another."""
+        seen = [(d, c) for d, c in zip(self.done, self.cpu_s, strict=True) if first <= d <= last]
+        return _HUNDRED * (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
 
 
 def watch(run: subprocess.Popen[bytes], log: Path) -> dict[str, Samples]:
