@@ -42,7 +42,7 @@ def detect_lines() -> list[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder, made the current one, that holds the folders of images that README.md names."""
     monkeypatch.chdir(tmp_path)
-    for name in ("sample_data", "mammograms", "films"):
+    for name in ("sample_data", "mammograms", "films", "inbox"):
         (tmp_path / name).mkdir()
         shutil.copy(ROOT / "sample_data/LCC.dcm", tmp_path / name)
     return tmp_path
