@@ -4,7 +4,7 @@
 
 const CASE = JSON.parse(byId("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const SPOTS_FROM_PX_PER_MM = 5; // under it the spots of a cluster lie too close for rings of their own
+const SPOTS_FROM_PX_PER_MM = 12; // under it the spots of a cluster lie too close for rings of their own
 const CROP_MM = 12;
 const TOOL_MM = 10;
 const MOST_ENLARGED = 8; // px of the screen a pixel, as the view goes to a cluster
@@ -274,7 +274,7 @@ class View {
 
   spotNodes(spot) {
     const doubt = spot.sure ? "" : " unsure-spot";
-    return [svg("path", { class: `edge ${spot.kind}`, "stroke-width": 3.5 }), svg("path", { class: `${spot.kind}${doubt}`, "data-spot": spot.id })];
+    return [svg("path", { class: `edge ${spot.kind}` }), svg("path", { class: `${spot.kind}${doubt}`, "data-spot": spot.id })];
   }
 
   spotMark(spot) {
@@ -285,9 +285,7 @@ class View {
       for (const node of nodes) node.toggleAttribute("hidden", hidden);
       for (const node of nodes) node.style.display = hidden ? "none" : "";
       if (hidden) return;
-      const path = spot.kind === "macro" ? brackets(x, y, r) : spot.kind === "micro" ? circle(x, y, r)
-        : `M${x - 1.3 * r},${y}L${x},${y - 1.3 * r}L${x + 1.3 * r},${y}L${x},${y + 1.3 * r}Z`;
-      for (const node of nodes) node.setAttribute("d", path);
+      nodes.forEach((node, i) => node.setAttribute("d", markOf(spot, x, y, r + 1 - i))); // the black edge lies outside
     };
   }
 
@@ -300,13 +298,10 @@ class View {
     const kind = cluster.review ? "review" : "other";
     const chosen = page.isChosen(this, cluster) ? ` chosen${page.pulse ? " chosen-mark" : ""}` : "";
     const nodes = [
-      svg("polygon", { class: `edge ${kind}-edge ${kind}`, "stroke-width": cluster.review ? 5 : 3 }),
+      svg("polygon", { class: `edge ${kind}` }),
       svg("polygon", { class: kind + chosen, "data-cluster": cluster.id }),
       svg("text", { class: kind }, `${cluster.id} ${cluster.level}`),
     ];
-    nodes[0].style.stroke = "#000";
-    nodes[0].style.strokeDasharray = "none";
-    nodes[0].style.strokeWidth = cluster.review ? "5px" : "2.6px";
     add(([edge, line, label], frame) => {
       cluster.onScreen = this.outlineOf(cluster, frame, 7);
       const points = cluster.onScreen.map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" ");
@@ -383,6 +378,12 @@ function setAll(node, attributes) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, typeof value === "number" ? value.toFixed(2) : value);
 }
 
+function markOf(spot, x, y, r) {
+  if (spot.kind === "macro") return brackets(x, y, r);
+  if (spot.kind === "micro") return circle(x, y, r);
+  return `M${x - 1.3 * r},${y}L${x},${y - 1.3 * r}L${x + 1.3 * r},${y}L${x},${y + 1.3 * r}Z`;
+}
+
 function circle(x, y, r) {
   return `M${x - r},${y}a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0`;
 }
@@ -453,10 +454,7 @@ const tool = {
       }, svg("circle", { class: "mine chosen" }), label);
       return;
     }
-    const line = () => svg("path", { class: "ruler" });
-    const edge = line();
-    edge.style.stroke = "#000";
-    edge.style.strokeWidth = "4px";
+    const [edge, line] = ["ruler edge", "ruler"].map((names) => svg("path", { class: names }));
     add(([under, over, text], frame) => {
       const [[x, y], [u, v]] = [view.toScreen(...this.from, frame), view.toScreen(...this.to, frame)];
       const far = Math.hypot(u - x, v - y) || 1;
@@ -466,7 +464,7 @@ const tool = {
       over.setAttribute("d", path);
       setAll(text, { x: (x + u) / 2 + 8, y: (y + v) / 2 - 8 });
       text.textContent = this.length();
-    }, edge, line(), label);
+    }, edge, line, label);
   },
 
   press(view, event) {
@@ -966,14 +964,14 @@ const page = {
   drawCropMarks(pen, view, place, scale) {
     const style = getComputedStyle(document.documentElement);
     const off = (kind) => document.body.classList.contains(`no-${kind}`);
+    const rem = parseFloat(style.fontSize) / 13;
     for (const spot of view.data.spots) {
       if (off(spot.kind)) continue;
       const [x, y] = place(spot.row, spot.col);
       const r = Math.max(spot.reach * scale + 4, 5);
-      const path = new Path2D(spot.kind === "macro" ? brackets(x, y, r) : circle(x, y, r));
-      for (const [colour, width] of [["#000c", 3.5], [style.getPropertyValue(`--${spot.kind}`), 1.5]]) {
+      for (const [colour, width, out] of [["#000c", 2.6 * rem, 1], [style.getPropertyValue(`--${spot.kind}`), 1.6 * rem, 0]]) {
         Object.assign(pen, { strokeStyle: colour, lineWidth: width });
-        pen.stroke(path);
+        pen.stroke(new Path2D(markOf(spot, x, y, r + out)));
       }
     }
   },
@@ -982,7 +980,8 @@ const page = {
     if (!view.mmPerPx) return;
     const mm = [10, 5, 2, 1].find((length) => (length / view.mmPerPx) * scale < wide / 3) ?? 1;
     const length = (mm / view.mmPerPx) * scale;
-    Object.assign(pen, { strokeStyle: "#000", lineWidth: 4, fillStyle: "#fff", font: "12px system-ui, sans-serif" });
+    const px = Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize));
+    Object.assign(pen, { fillStyle: "#fff", font: `${px}px system-ui, sans-serif` });
     for (const [colour, width] of [["#000", 4], ["#fff", 2]]) {
       Object.assign(pen, { strokeStyle: colour, lineWidth: width });
       pen.beginPath();

@@ -108,7 +108,7 @@ function cells(row) {
   const name = row.page
     ? element("a", { href: `report/${row.stem}.html${blind ? "#blind" : ""}`, tabindex: -1 }, row.id)
     : element("span", {}, row.id);
-  const about = [row.date, row.views.join(", ")].filter(Boolean).join(" · ");
+  const about = [row.date, row.views.join(", ")].filter(Boolean);
   const picture = row.thumbnail && !blind
     ? element("img", { src: `report/thumbnails/${row.stem}.jpg`, alt: "", loading: "lazy", decoding: "async" })
     : element("span", { class: "none" }, row.page ? "" : "no pictures");
@@ -120,7 +120,7 @@ function cells(row) {
   return {
     rank: hidden(row.rank + 1),
     picture,
-    case: element("span", {}, name, element("small", {}, about)),
+    case: element("span", {}, name, ...about.map((words) => element("small", { title: words }, words))),
     review: hidden(flagged ? element("b", { class: "flagged" }, `${row.review} of ${row.clusters}`)
       : row.clusters ? `0 of ${row.clusters}` : "none"),
     level: hidden(row.level ? element("span", { class: `pill ${flagged ? "review" : ""}` }, LEVELS[row.level]) : ""),
