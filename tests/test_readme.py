@@ -116,7 +116,8 @@ def test_links_lead_somewhere(link: str) -> None:
 
 def test_every_option_exists() -> None:
     known = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
-    named = set(re.findall(r"(?<![\w<!-])--[a-z][a-z-]*", README))
+    ours = re.sub(r"^\.venv/bin/dask .*$", "", README, flags=re.MULTILINE)
+    named = set(re.findall(r"(?<![\w<!-])--[a-z][a-z-]*", ours))
     assert named - known - {"--help"} == set()
 
 
