@@ -7,15 +7,19 @@ import csv
 import json
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
 from detector.batch import Job, Limits, Progress, Summary, estimate, manifest, run_batch
+from detector.batch import run as batch_run
+from detector.batch.pool import _last_words
 from detector.batch.work import FileWork, Outcome, Task
 from detector.errors import DetectorError
 from detector.evaluate.phantoms import Group, Recipe, make_phantom
@@ -306,6 +310,39 @@ def test_pictures_of_a_verified_run_are_kept(phantoms: Path, out: Path) -> None:
     assert len(files(out / "overlays")) == 3
 
 
+def test_a_file_that_costs_its_worker_is_a_row_with_the_signal(inputs: Path, tmp_path: Path) -> None:
+    class Crash(Here):
+        def __call__(self, tasks: Iterable[Task], work: FileWork, *_: object) -> Iterator[tuple[Task, Any]]:
+            for task in tasks:
+                yield task, _last_words(-signal.SIGSEGV) if task.shown == "2.dcm" else work(task)
+
+    run(inputs, tmp_path / "out", Crash())
+    (row,) = table(tmp_path / "out/errors.csv")
+    assert (row["path"], row["error"]) == ("2.dcm", "Crash")
+    assert "SIGSEGV" in row["message"]
+    assert [r["path"] for r in table(tmp_path / "out/images.csv")] == ["1.dcm", "3.dcm"]
+    here = Here()
+    run(inputs, tmp_path / "out", here)
+    assert here.detected == ["2.dcm"]
+
+
+def test_tables_are_written_now_and_then_and_not_for_each_file(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    class Look(Here):
+        def __call__(self, *given: Any) -> Iterator[tuple[Task, Outcome]]:
+            for task, outcome in super().__call__(*given):
+                yield task, outcome
+                seen.append((tmp_path / "out/images.csv").exists())
+
+    run(inputs, tmp_path / "out", Look(), formats=frozenset({"csv"}))
+    monkeypatch.setattr(batch_run, "_TABLES_S", 0.0)
+    run(inputs, tmp_path / "out", Look(), formats=frozenset({"csv"}), fresh=True)
+    assert seen == [False] * 3 + [True] * 3
+
+
 def test_what_failed_is_tried_again(inputs: Path, tmp_path: Path) -> None:
     whole = (inputs / "1.dcm").read_bytes()
     (inputs / "1.dcm").write_bytes(whole[:-1000])
@@ -550,7 +587,7 @@ def test_results_of_other_code_are_not_taken_for_those_of_this(tmp_path: Path, m
         "records.py",
         "cli.py",
         "export/tables.py",
-        *(str(p.relative_to(copy)) for p in copy.glob("re*/*.py")),
+        *(str(p.relative_to(copy)) for p in copy.glob("read/*.py")),
     ):
         with (copy / name).open("a") as source:
             source.write("# changed\n")

@@ -160,6 +160,10 @@ def test_a_missing_extra_is_named_with_its_install_line(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = refused(capsys, monkeypatch, "run", tmp_path, "--out", tmp_path / "out", "--formats", "parquet")
     assert f"{sys.executable} -m pip install -e '{ROOT}[parquet]'" in said
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "detector.batch.cluster", raising=False)
+    said = refused(capsys, monkeypatch, "run", tmp_path, "--out", tmp_path / "out", "--cluster", "tcp://a:1")
+    assert f"-m pip install -e '{ROOT}[cluster]'" in said
 
 
 def test_an_installed_program_asks_for_the_projects_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
