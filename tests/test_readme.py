@@ -16,6 +16,7 @@ from detector.batch import FORMATS
 from detector.cli import app
 from scripts import bench
 from scripts.readme import ROOT, accuracy, commands, parts, put, speed
+from tests.review_cases import make_results, make_view
 
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -35,7 +36,8 @@ def arguments_of_detect(line: str) -> list[str]:
 
 def detect_lines() -> list[str]:
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("scripts/detect ")]
-    return [line for line in lines if not line.startswith("scripts/detect send ")]  # which a PACS must answer
+    others = ("send ", "review ", "report ")  # a PACS must answer, results must be there
+    return [line for line in lines if not line.startswith(tuple(f"scripts/detect {name}" for name in others))]
 
 
 @pytest.fixture
@@ -75,7 +77,9 @@ def test_no_part_is_missing_and_none_left_empty() -> None:
     assert re.findall(r"<!-- (.*?) -->\s*<!-- end of \1 -->", README) == []
 
 
-@pytest.mark.parametrize("name", ["overlay.jpg", "crop.jpg", "ohif.jpg", "presentation_state.jpg"])
+@pytest.mark.parametrize(
+    "name", ["overlay.jpg", "crop.jpg", "ohif.jpg", "presentation_state.jpg", "review_case.jpg", "review_worklist.jpg"]
+)
 def test_pictures_are_there_and_not_too_large(name: str) -> None:
     path = ROOT / "docs" / name
     with Image.open(path) as picture:
@@ -131,6 +135,18 @@ def test_every_command_is_taken(line: str, folder: Path) -> None:
     assert done.exit_code == 0, done.output
     if ">" in line:
         assert detector.Settings.from_toml(done.stdout) == detector.Settings()
+
+
+def test_every_command_on_results_is_taken(folder: Path) -> None:
+    make_results(folder / "results", {"case": [make_view("1.2.3", "L", "CC", "left")]})
+    lines = re.findall(r"^scripts/detect ((?:review|report) .*)$", README, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == {"review", "report"}
+    for line in lines:
+        ending = (
+            [] if line.startswith("report") or "--export" in line else ["--export", "decisions.csv"]
+        )  # or it serves
+        done = CliRunner().invoke(app, [*shlex.split(line), *ending])
+        assert done.exit_code == 0, done.output
 
 
 def test_formats_are_those_that_there_are() -> None:
