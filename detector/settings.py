@@ -162,13 +162,17 @@ class ClusterSettings:
         "balanced", "", ("sensitive", "balanced", "specific"), "which spots count", "set on training images"
     )
     sensitive_confidence: float = _knob(
-        0.016, "", (0, 1), "lowest confidence that counts at `sensitive`", "1.0 false spots a cm2 on held-out films"
+        0.02,
+        "",
+        (0, 1),
+        "lowest confidence that counts at `sensitive`",
+        "about 1.0 false spots a cm2: fewer on films, more on digital images",
     )
     balanced_confidence: float = _knob(
-        0.05, "", (0, 1), "lowest confidence that counts at `balanced`", "0.4 false spots a cm2 on held-out films"
+        0.08, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2, likewise"
     )
     specific_confidence: float = _knob(
-        0.28, "", (0, 1), "lowest confidence that counts at `specific`", "0.1 false spots a cm2 on held-out films"
+        0.4, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
     )
     sensitive_core: float = _knob(
         0.28, "", (0, 1), "confidence from which a spot founds a cluster at `sensitive`", "one false spot in 10 cm2"
@@ -201,7 +205,7 @@ class AssessSettings:
     """How `assess` ranks clusters and flags them."""
 
     review_suspicion: float = _knob(
-        0.35, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
+        0.32, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(

@@ -12,6 +12,16 @@ from detector.settings import ClassifySettings
 
 __all__ = ["classify_spots"]
 
+MARKER_MM, MARKER_ROUNDNESS = 1.0, 0.98
+"""Least diameter, and least circularity and solidity, of a bead that marks the nipple or a lump: 1.5 to 2 mm of metal."""
+
+MARKER_EDGE_SHARE, MARKER_CONTRAST = 0.93, 0.8
+"""Least step across its border by its height, and height by the breast's grey range. Metal saturates, so that the blur of
+its border is cut off; round calcium of the same size keeps 0.6 to 0.85 of its height."""
+
+MARKER_PIXEL_MM = 0.11
+"""Largest pixels that show how sharp a border is."""
+
 
 def classify_spots(
     spots: Spots, evidence: Evidence, outlines: Outlines, settings: ClassifySettings
@@ -36,7 +46,7 @@ def classify_spots(
     """
     if not len(spots):
         return spots, outlines
-    confidence = Judge.load().confidence(spots, evidence)
+    confidence = np.where(_is_marker(spots, evidence), 0.0, Judge.load().confidence(spots, evidence))
     kept = np.flatnonzero(confidence >= settings.floor)
     spots, outlines = spots[kept], outlines[kept]
     evidence = Evidence(evidence.names, evidence.values[kept])
@@ -53,6 +63,14 @@ def classify_spots(
         flags=_flags(evidence, unresolved),
     )
     return spots, outlines
+
+
+def _is_marker(spots: Spots, evidence: Evidence) -> BoolImage:
+    """Return which spots are metal beads on the skin: discs as bright as anything and sharper than what is imaged."""
+    disc = (spots.circularity >= MARKER_ROUNDNESS) & (spots.solidity >= MARKER_ROUNDNESS)
+    disc &= evidence.column("diameter_mm") >= MARKER_MM
+    sharp = (evidence.column("edge_share") >= MARKER_EDGE_SHARE) & (evidence.column("pixel_mm") <= MARKER_PIXEL_MM)
+    return np.asarray(disc & sharp & (spots.contrast >= MARKER_CONTRAST), np.bool_)
 
 
 def _flags(evidence: Evidence, unresolved: BoolImage) -> NDArray[np.int32]:

@@ -72,7 +72,7 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
         row=np.bincount(pixels.spot, pixels.height * pixels.row, n) / weight,
         col=np.bincount(pixels.spot, pixels.height * pixels.col, n) / weight,
         n_px=n_px,
-        hole_share=1 - n_px / filled_px,
+        hole_share=np.maximum(1 - n_px / filled_px, 0.0),
         area_mm2=area,
         length_mm=length,
         width_mm=width,
