@@ -437,6 +437,31 @@ def test_a_decision_on_its_way_to_a_server_that_is_killed_is_not_lost(
     assert [d.decision for d, _ in Store(folder / STORE).all()] == ["accept", "reject"]
 
 
+def test_a_server_may_hold_readers_to_blind_mode_and_ask_for_a_token(
+    browser: Any, results: Path, tmp_path: Path
+) -> None:
+    server = ReviewServer(Review(results, Store(tmp_path / STORE), token="sixteen-letters-and-more", blind=True))
+    server.start()
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        assert page.url == f"http://127.0.0.1:{server.server_port}/report.html"  # the token has left the address
+        assert page.is_checked("#blind") and page.is_disabled("#blind")
+        assert not page.locator("#body").get_by_text("irregular").count()
+        watched.name_reader("Ann")
+        page.get_by_role("link", name="case 10").click()
+        watched.until("document.title === 'Case case 10' && document.body.matches('.served')")
+        watched.press("b", "b")  # of no use
+        assert page.evaluate("page.hiding")
+        watched.press("a")
+        assert not page.evaluate("page.hiding")
+        watched.until("document.getElementById('saved').textContent", "saved")
+    stranger = browser.new_page()
+    assert stranger.goto(server.url.partition("?")[0]).status == 401
+    stranger.close()
+    assert [(d.target, d.decision, d.blind) for d, _ in server.review.store.all()] == [("case", "yes", "true")]
+    server.stop()
+
+
 def test_a_page_of_another_site_can_neither_post_nor_read(browser: Any, served: ReviewServer, tmp_path: Path) -> None:
     (tmp_path / "evil.html").write_text("<!doctype html><title>evil</title><iframe name=frame></iframe>")
     target = f"http://127.0.0.1:{served.server_port}"

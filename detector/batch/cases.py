@@ -217,9 +217,8 @@ class Cases:
     def _stamp(self, images: Iterable[CaseImage], run: Run) -> str:
         facts: list[Any] = [code_hash(), run.version, run.key]
         for image in images:
-            status = (self.folder / reading_name(image.image_id)).stat()
             row = [image.row[name] for name in ("case_id", "excluded_reason", "warnings")]
-            facts.append([image.image_id, status.st_size, status.st_mtime_ns, *row])
+            facts.append([image.image_id, *_size_and_time(self.folder / reading_name(image.image_id)), *row])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def write_worklist(self, cases: Mapping[str, tuple[CaseImage, ...]]) -> None:
@@ -358,6 +357,14 @@ def _count_rows(table: Path) -> int:
         return sum(1 for _ in _rows(table))
     except OSError:
         return 0
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # the worker will say so
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _head(page: Path) -> str:

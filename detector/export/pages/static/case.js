@@ -83,7 +83,7 @@ class View {
     const { data } = this;
     const flagged = data.clusters.filter((c) => c.review).length;
     return [NAMES[data.side] || "Side unknown", data.view || "view unknown", ...data.modifiers].join(" ")
-      + (page.blinded ? "" : `: ${data.clusters.length} clusters, ${flagged} for review`);
+      + (page.hiding ? "" : `: ${data.clusters.length} clusters, ${flagged} for review`);
   }
 
   get image() { // for crops
@@ -556,7 +556,7 @@ const page = {
   },
 
   get hiding() {
-    return this.blinded;
+    return this.blinded || decisions.opening;
   },
 
   start() {
@@ -570,6 +570,7 @@ const page = {
     const rank = ({ cluster }) => (cluster.review ? 0 : 3) + ["high", "medium", "low"].indexOf(cluster.level);
     this.items.sort((a, b) => rank(a) - rank(b));
     this.makeLayouts();
+    decisions.opening = location.protocol.startsWith("http");
     this.blind = location.hash === "#blind" || kept.read("blind", false);
     this.setLayout(0);
     this.update();
@@ -794,6 +795,7 @@ const page = {
 
   // After decisions have changed, here or elsewhere.
   update() {
+    if (decisions.session?.blind) this.blind = true;
     if (this.hiding && this.chosen?.cluster) this.chosen = null;
     if (this.chosen?.drawn && !this.drawn(this.chosen.view).some((row) => subject(row) === this.chosen.subject)) this.chosen = null;
     document.body.classList.toggle("hiding", this.hiding);
@@ -1134,7 +1136,4 @@ page.start();
 wire();
 page.showNeighbours();
 decisions.listeners.push(() => page.update());
-decisions.open(CASE.case_id).then(() => {
-  if (decisions.session?.blind) page.setBlind(true);
-  page.showPatient();
-});
+decisions.open(CASE.case_id).then(() => page.showPatient());

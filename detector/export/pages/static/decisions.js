@@ -115,6 +115,7 @@ const decisions = {
   session: null, // of `detector review`, or null from disk
   caseId: null, // of a case page
   unsaved: 0,
+  opening: false, // until it is known whether the server holds readers to blind mode
   listeners: [],
 
   get reviewer() {
@@ -125,6 +126,7 @@ const decisions = {
     this.caseId = caseId;
     byId("reviewer").value = kept.read("reviewer", "");
     if (location.protocol.startsWith("http")) this.session = await this.ask("/api/session").catch(() => null);
+    this.opening = false;
     document.body.classList.add(this.session ? "served" : "from-disk");
     this.wire();
     if (this.session) await this.flush();

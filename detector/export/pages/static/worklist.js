@@ -52,7 +52,7 @@ function countReadings() {
   }
 }
 
-const isBlind = () => byId("blind").checked;
+const isBlind = () => byId("blind").checked || decisions.opening;
 
 function filter() {
   const values = Object.fromEntries(CHOICES.map((name) => [name, byId(name).value]));
@@ -247,11 +247,11 @@ addEventListener("keydown", (event) => {
 function start() {
   for (const [name, value] of Object.entries(kept.read("filters", {}))) if (CHOICES.includes(name)) byId(name).value = value;
   byId("blind").checked = kept.read("blind", false);
+  decisions.opening = location.protocol.startsWith("http");
   head();
   filter();
   performance.mark("rows");
-  const stem = decodeURIComponent(location.hash.slice(1));
-  const index = state.shown.findIndex((row) => row.stem === stem);
+  const index = state.shown.findIndex((row) => row.stem === location.hash.slice(1));
   if (index >= 0) choose(index);
   byId("table").focus({ preventScroll: true });
   decisions.listeners.push(() => {
