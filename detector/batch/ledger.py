@@ -11,7 +11,7 @@ import json
 import sqlite3
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -86,6 +86,10 @@ class Entry(Finished):
     pictures: str = ""
     files: tuple[str, ...] = ()
 
+    def bare(self) -> Self:
+        """Return the entry without what only its own row of timings.csv and its pictures need, as many may be held."""
+        return dataclasses.replace(self, seconds={}, files=())
+
     def to_row(self) -> tuple[Any, ...]:
         """Return the values as SQLite stores them."""
         values = (getattr(self, f.name) for f in dataclasses.fields(self))
@@ -96,7 +100,7 @@ class Entry(Finished):
         """Return the entry that `to_row` wrote."""
         values = dict(zip(_FIELDS, row, strict=True))
         values |= {"files": tuple(json.loads(values["files"])), "seconds": json.loads(values["seconds"])}
-        # the same for most files, so kept once in memory
+        # the same for most files, so kept once in memory where there are many
         values |= {name: sys.intern(values[name]) for name in _SHARED}
         return cls(**values)
 
@@ -123,8 +127,39 @@ class Rows:
         return cls(*json.loads(zlib.decompress(packed)))
 
 
+class Entries(Mapping[str, Entry]):
+    """The entries of a ledger by key, read when they are asked for: a million would not fit into memory."""
+
+    def __init__(self, file: sqlite3.Connection) -> None:
+        self._file = file
+
+    def __getitem__(self, key: str) -> Entry:
+        row = self._file.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return Entry.from_row(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for (key,) in self._file.execute("SELECT key FROM files"))
+
+    def __len__(self) -> int:
+        return int(self._file.execute("SELECT count(*) FROM files").fetchone()[0])
+
+    def all(self) -> Iterator[Entry]:
+        """Yield all entries; none may be changed meanwhile."""
+        return map(Entry.from_row, self._file.execute(_SELECT))
+
+
+_SELECT = f"SELECT {', '.join(_FIELDS)} FROM files"
+_CACHE_KIB = 512
+
+
 class Ledger:
-    """The entries of a result folder, in memory and on disk.
+    """The entries of a result folder, and their rows in the tables.
+
+    Attributes
+    ----------
+    entries : Entries
 
     Raises
     ------
@@ -144,8 +179,9 @@ class Ledger:
                 self._file.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise DetectorError(f"{path} was written by another version; use --fresh or another --out")
-            rows = self._file.execute(f"SELECT {', '.join(_FIELDS)} FROM files")
-            self.entries = {entry.key: entry for entry in map(Entry.from_row, rows)}
+            self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            self.entries = Entries(self._file)
+            next(self.entries.all(), None)
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             self._file.close()
             raise DetectorError(f"{path} is damaged; use --fresh to start again, or another --out") from error
@@ -155,7 +191,6 @@ class Ledger:
 
     def put(self, entry: Entry, packed_rows: bytes = b"") -> None:
         """Add or replace an entry and its table rows; they are on disk after the next `commit`."""
-        self.entries[entry.key] = entry
         marks = ", ".join("?" * len(_FIELDS))
         self._file.execute(f"INSERT OR REPLACE INTO files ({', '.join(_FIELDS)}) VALUES ({marks})", entry.to_row())
         self._file.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (entry.key, packed_rows))
@@ -167,7 +202,6 @@ class Ledger:
 
     def drop(self, key: str) -> None:
         """Forget an entry."""
-        del self.entries[key]
         for table in ("files", "rows"):
             self._file.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
 

@@ -233,7 +233,7 @@ class _Run:
         self._settled: set[str] = set()
         self._due, self._done = 0, Counter[str]()
         self._done_here: set[str] = set()
-        self._owners = {e.image_id: e.key for e in ledger.entries.values() if e.status == ANALYSED}
+        self._owners = {e.image_id: e.key for e in ledger.entries.all() if e.status == ANALYSED}
         self._touched: set[Path] = set()
         self._committed = self._tabled = time.monotonic()
         self._studies = Studies(job.out.resolve(), check_formats(job.formats, job.pseudonymise))
@@ -250,7 +250,7 @@ class _Run:
             self._commit()
             self._write_pages(stopped, runner)
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
-        others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.values())
+        others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.all())
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
         counts["flagged_images"] = len(totals.flagged)
         whole = self._done.total() == self._due and not job.watch_s
@@ -302,14 +302,18 @@ class _Run:
             for frame in _frames_of(self._ledger.entries.get(key), file):
                 self._found[self._key(frame)] = frame
         self._order = {key: i for i, key in enumerate(self._found)}
-        stands = {
-            key: e for key, f in self._found.items() if (e := self._ledger.entries.get(key)) and self._stands(e, f)
-        }
-        # what failed is tried again, once a run
-        self._settled = {key for key, e in stands.items() if e.status in (ANALYSED, SKIPPED) or key in self._done_here}
-        for key, entry in stands.items():  # a duplicate is settled while the file that was taken before it is
-            owner = self._owners.get(entry.image_id)
-            if entry.status == DUPLICATE and owner in self._settled and self._order[owner] < self._order[key]:
+        self._settled, duplicates = set(), dict[str, str]()
+        for key, file in self._found.items():
+            entry = self._ledger.entries.get(key)
+            if entry is None or not self._stands(entry, file):
+                continue
+            if entry.status in (ANALYSED, SKIPPED) or key in self._done_here:  # what failed is tried again, once a run
+                self._settled.add(key)
+            elif entry.status == DUPLICATE:
+                duplicates[key] = entry.image_id
+        for key, image_id in duplicates.items():  # settled while the file that was taken before it is
+            owner = self._owners.get(image_id)
+            if owner in self._settled and self._order[owner] < self._order[key]:
                 self._settled.add(key)
         tasks = [self._task(key, f) for key, f in self._found.items() if not (f.skipped or f.error)]
         return [task for task in tasks if task is not None]
@@ -490,7 +494,7 @@ class _Run:
         job = self._job
         if FORMAT not in job.formats or stopped():
             return
-        owned = {name for entry in self._ledger.entries.values() for name in entry.files}
+        owned = {name for entry in self._ledger.entries.all() for name in entry.files}
         sources: dict[str, Task] = {}
         for key, found in self._found.items():
             entry = self._ledger.entries.get(key)
@@ -530,7 +534,7 @@ class _Run:
             elif key in self._settled:
                 entry = self._ledger.entries[key]
                 if entry.status != ANALYSED or entry.tables == self._hashes.tables:
-                    entries.append(entry)
+                    entries.append(entry.bare())
         cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
         notes = Notes(cases, self._studies.left_out)
         # pages are made of the tables

@@ -71,7 +71,7 @@ def write_tables(
     ledger : Ledger
         Holds the rows of the images.
     entries : sequence of Entry
-        All that the run is about.
+        All that the run is about, bare or whole.
     notes : Notes
     formats : collection of str
         Of ``csv`` and ``parquet``; a table that is there already is written anew in any case, so that no two disagree.
@@ -98,7 +98,7 @@ def write_tables(
             images([list(image.values())])
             spots(rows.spots)
             clusters(rows.clusters)
-            timings([_timing_row(entry)])
+            timings([_timing_row(ledger.entries[entry.key])])
             _count(totals, image)
     _write_the_rest(folder, entries, totals)
     return totals
