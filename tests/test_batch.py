@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from detector.batch import Job, Limits, Progress, Summary, estimate, manifest, run_batch
 from detector.batch import run as batch_run
+from detector.batch.ledger import Ledger
 from detector.batch.pool import _last_words
 from detector.batch.work import FileWork, Outcome, Task
 from detector.errors import DetectorError
@@ -577,6 +579,45 @@ def test_a_full_disk_ends_the_run_and_the_next_one_resumes(inputs: Path, tmp_pat
     here = Here()
     run(inputs, tmp_path / "out", here)
     assert here.detected == ["2.dcm", "3.dcm"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the names of open files in /proc")
+def test_power_may_fail_at_any_time(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are forced to the disk before they get their name, the name before the ledger tells of it."""
+    events: list[tuple[str, str]] = []
+    fsync, replace, mkdir, commit = os.fsync, os.replace, os.mkdir, Ledger.commit
+
+    def see_fsync(handle: int) -> None:
+        fsync(handle)
+        events.append(("forced", os.readlink(f"/proc/self/fd/{handle}")))
+
+    def see_replace(old: Any, new: Any, **more: Any) -> None:
+        events.append(("renamed", str(Path(old).resolve())))
+        replace(old, new, **more)
+        events.append(("named", str(Path(new).resolve())))
+
+    def see_mkdir(path: Any, *more: Any, **most: Any) -> None:
+        mkdir(path, *more, **most)
+        events.append(("named", str(Path(path).resolve())))
+
+    def see_commit(ledger: Ledger) -> None:
+        events.append(("commit", ""))
+        commit(ledger)
+
+    monkeypatch.setattr(os, "fsync", see_fsync)
+    monkeypatch.setattr(os, "replace", see_replace)
+    monkeypatch.setattr(os, "mkdir", see_mkdir)
+    monkeypatch.setattr(Ledger, "commit", see_commit)
+    run(inputs, tmp_path / "out", formats=frozenset({"csv", "overlay", "report", "sr"}), pseudonymise=False)
+    named = [i for i, (what, name) in enumerate(events) if what == "named" and ".partial" not in name]
+    assert len(named) > 20
+    for i in named:
+        after = events[i + 1 :]
+        place = str(Path(events[i][1]).parent)
+        entered = after.index(("commit", "")) if ("commit", "") in after else len(after)
+        assert ("forced", place) in after[:entered], f"{events[i]} is entered before its folder is forced"
+    for i, (what, name) in enumerate(events):
+        assert what != "renamed" or ("forced", name) in events[:i], f"{name} gets its name before it is forced"
 
 
 def test_results_of_other_code_are_not_taken_for_those_of_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

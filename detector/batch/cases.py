@@ -17,7 +17,7 @@ from detector.batch.manifest import code_hash, version_of
 from detector.batch.pool import Limits, Lost
 from detector.batch.work import Plan, Task, draw_page_picture, unforeseen
 from detector.errors import DetectorError, ExportError, explain_missing
-from detector.export.files import file_stem, printable, reading_name, whole_file
+from detector.export.files import file_stem, make_folder, printable, reading_name, whole_file
 from detector.records import Identity, Reading
 from detector.settings import Settings
 
@@ -143,7 +143,7 @@ def picture_name(image_id: str) -> str:
 
 
 def _put(place: Path, content: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     with whole_file(place) as handle:
         handle.write(content)
 
@@ -183,7 +183,7 @@ class Cases:
         DetectorError
             If the folder refuses, or holds no tables.
         """
-        (self.folder / FOLDER).mkdir(exist_ok=True)
+        make_folder(self.folder / FOLDER)
         run = _run(self.folder, self.plan.settings)
         cases = read_cases(self.folder, self.sources)
         tasks = [task for case_id, images in cases.items() if (task := self._task(case_id, images, run))]
@@ -193,8 +193,16 @@ class Cases:
                     raise ExportError(outcome.refused)
                 if reason := outcome.message if isinstance(outcome, Lost) else outcome.failed:
                     _LOG.warning("no page of case %s: %s", printable(task.case_id), reason)
+        self._remove_others({file_stem(case_id) for case_id in cases})
         self.write_worklist(cases)
         return len(tasks)
+
+    def _remove_others(self, stems: set[str]) -> None:
+        """Remove pages of cases that are in the tables no more: they may show other findings."""
+        for place in (f"{FOLDER}/*.html", f"{_THUMBNAILS}/*.jpg"):
+            for file in self.folder.glob(place):
+                if file.stem not in stems:
+                    file.unlink()
 
     def _task(self, case_id: str, images: tuple[CaseImage, ...], run: Run) -> CaseTask | None:
         page = self.folder / FOLDER / f"{file_stem(case_id)}.html"

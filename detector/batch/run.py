@@ -41,7 +41,7 @@ from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images,
 from detector.batch.watch import watch
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
 from detector.errors import DetectorError, ExportError
-from detector.export.files import PART, printable, reading_name, sync_folder, whole_file
+from detector.export.files import PART, make_folder, printable, reading_name, sync_folder, whole_file
 from detector.export.tables import IMAGE_COLUMNS
 from detector.records import SpacingSource
 from detector.settings import ReadSettings, Settings
@@ -445,9 +445,7 @@ class _Run:
             )
         for partial, name in outcome.written:
             place = self._job.out / name
-            if not place.parent.is_dir():
-                place.parent.mkdir(parents=True)
-                self._touched.add(place.parent.parent)
+            make_folder(place.parent)
             (self._job.out / partial).replace(place)
             self._touched.add(place.parent)
         if kept is not None:
@@ -602,7 +600,7 @@ class _Hashes:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make the folder, and hold it against a second run; where the system has no `flock`, nothing is held."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / _LOCK).open("ab") as handle:
         try:
             import fcntl
@@ -647,7 +645,7 @@ def _make_ready(job: Job) -> None:
         (out / _SECRET).unlink(missing_ok=True)
     for name in (PARTIAL, *RESULT_FOLDERS):
         if name not in (FOLDER, REPORT):  # made with the first object, the first page
-            (out / name).mkdir(exist_ok=True)
+            make_folder(out / name)
 
 
 def _secret(job: Job, ledger: Ledger) -> bytes:

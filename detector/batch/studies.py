@@ -11,7 +11,7 @@ from pathlib import Path
 from detector.batch.ledger import ANALYSED, FAILED, Entry
 from detector.batch.work import unforeseen
 from detector.errors import DetectorError, ExportError, explain_missing
-from detector.export.files import file_stem, reading_name, whole_file
+from detector.export.files import file_stem, make_folder, reading_name, whole_file
 from detector.records import Reading
 
 OBJECT_FORMATS = ("sr", "tid1500", "gsps", "seg")
@@ -93,7 +93,7 @@ class StudyWork:
             for key, reasons in lacks.items()
         }
         place = stamp_file(self.folder, task.study_uid)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         with whole_file(place) as handle:
             handle.write(json.dumps({"stamp": task.stamp, "left_out": left_out}).encode())
         return left_out

@@ -61,6 +61,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing, each so that it outlives a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(PermissionError):  # one may write there and not look
+            sync_folder(folder.parent)
+
+
 def file_stem(image_id: str) -> str:
     """Return the name, without suffix, of the files made for an image.
 

@@ -20,7 +20,7 @@ from detector.export.dicom.presentation import make_presentation
 from detector.export.dicom.report import ReportKind
 from detector.export.dicom.segmentation import NOTHING_FOUND, make_segmentation
 from detector.export.dicom.source import Source, Study, StudyImage, load_source, make_study
-from detector.export.files import file_stem, printable
+from detector.export.files import file_stem, make_folder, printable
 
 FORMATS = ("sr", "tid1500", "gsps", "seg")
 """Mammography CAD SR and measurement report, one a study; presentation state and segmentation, one an image."""
@@ -108,7 +108,7 @@ def _write_study(sources: Sequence[Source], folder: Path, formats: Collection[st
     except ExportError as error:
         return [Written(name, paths, reason=str(error)) for name in formats]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise _not_written(folder, error) from error
     results = []
