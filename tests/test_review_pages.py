@@ -296,7 +296,10 @@ def test_a_run_leaves_a_worklist_and_a_page_that_link_each_other_and_redoes_only
     second = pages(out)
     run_batch(job(images, out, settings=sensitive, cases={"LCC.dcm": "another"}), runner=here)
     assert len(pages(out)) == 2 and len(worklist(out)) == 2
+    assert len(list((out / "report" / "thumbnails").iterdir())) == 2
     assert all(pages(out)[name] != second[name] for name in second)
+    run_batch(job(images, out, settings=sensitive), runner=here)
+    assert pages(out).keys() == second.keys()  # no page is left that the worklist does not lead to
 
 
 def test_pages_follow_pictures_and_a_case_with_findings_shows_all_its_views(images: Path, tmp_path: Path) -> None:
