@@ -60,7 +60,7 @@ def test_all_films_are_analysed_and_drawn(results: Path) -> None:
     assert len(list((results / "overlays").rglob("*.png"))) == 8
     for image in images:
         assert 40 < float(image["breast_area_cm2"]) < 130
-        assert float(image["spacing_mm_row"]) == SPACING_MM
+        assert float(image["spacing_mm"].split("x")[0]) == SPACING_MM
 
 
 def test_no_spot_lies_on_a_film_border_or_a_label(results: Path) -> None:

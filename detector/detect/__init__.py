@@ -27,7 +27,8 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
-    cluster seen as one blob and a speck of it the latter.
+    cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that the
+    first has measured.
 
     Parameters
     ----------
