@@ -102,7 +102,7 @@ def test_a_watch_takes_what_comes_and_keeps_what_it_has_done(tmp_path: Path) -> 
 
     here = Here()
     job = Job((inputs,), out, watch_s=EVERY_S)
-    summary = run_batch(job, hear, lambda: len(heard) == 4, runner=here)
+    summary = run_batch(job, hear, lambda: len(heard) >= 4, runner=here)
     assert heard == ["analysed 0.dcm", "failed 1.dcm", "analysed 1.dcm", "analysed 2.dcm"]
     assert summary.stopped
     run_here(sources, tmp_path / "here")
@@ -120,7 +120,7 @@ def test_what_fails_is_not_tried_at_every_look(tmp_path: Path) -> None:
             if len(heard) == 2:
                 (inputs / "3.dcm").write_bytes((inputs / "0.dcm").read_bytes())
 
-    run_batch(Job((inputs,), tmp_path / "out", watch_s=EVERY_S), hear, lambda: len(heard) == 3, runner=Here())
+    run_batch(Job((inputs,), tmp_path / "out", watch_s=EVERY_S), hear, lambda: len(heard) >= 3, runner=Here())
     assert heard == ["0.dcm", "1.dcm", "3.dcm"]
     assert len(table(tmp_path / "out/errors.csv")) == 2
 
