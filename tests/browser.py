@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import http.server
 import io
@@ -177,6 +178,27 @@ def test_marks_by_kind_zoom_linked_and_the_filter_says_what_it_is(browser: Any, 
         assert "invert(1)" in page.evaluate("page.shown[0].osd.drawer.canvas.style.filter")
         assert "8 bits" in page.inner_text(".group.grey")
         assert "Not a diagnosis" in page.inner_text("footer")
+        assert not watched.said
+
+
+def test_the_breast_fills_the_view_and_then_the_whole_picture_does(browser: Any, tmp_path: Path) -> None:
+    views = []
+    for mammogram, reading in four_views("10")[:2]:
+        outline = np.array([[200, 0], [300, 150], [400, 0]] if reading.chest_wall == "left" else [], np.float32)
+        views.append((mammogram, dataclasses.replace(reading, breast_outline=outline)))
+    results = make_results(tmp_path, {"case": views})
+    with opened(browser, page_of(results, "case")) as watched:
+        watched.settled()
+        corners = """page.shown.map((v) => [v.toScreen(200, 0), v.toScreen(400, 150), v.toScreen(0, 0),
+            [v.screen.clientWidth, v.screen.clientHeight]])"""
+        for top, bottom, _, (wide, high) in watched.page.evaluate(corners):
+            assert 0 < top[1] < 0.05 * high and 0.95 * high < bottom[1] < high
+            assert min(top[0], abs(wide - top[0])) <= 2  # the chest wall is at the seam
+        watched.press("0")
+        watched.settled()
+        for top, bottom, corner, (wide, high) in watched.page.evaluate(corners):
+            assert abs(corner[1]) < 1 and bottom[1] - top[1] < 0.4 * high
+            assert min(corner[0], abs(wide - corner[0])) < 1
         assert not watched.said
 
 

@@ -118,6 +118,7 @@ class _View:
             "rows": identity.rows,
             "cols": identity.cols,
             "turn": [turn.rows, turn.cols],
+            "breast": _box(reading.breast_outline),
             "spacing_mm": list(identity.spacing_mm) if known else None,
             "limits": [printable(w) for w in reading.quality.split("|") if w not in ("", "good")],
             "warnings": [printable(w) for w in self._view.warnings.split("|") if w],
@@ -181,6 +182,11 @@ class _View:
             }
             for i in order
         ]
+
+
+def _box(outline: NDArray[np.float32]) -> list[list[float]] | None:
+    """Return the (row, col) of the corners, lowest and highest, of the box around an outline; None without one."""
+    return np.round([outline.min(0), outline.max(0)]).astype(float).tolist() if len(outline) else None
 
 
 def _reach(outline: NDArray[np.float32], row: float, col: float) -> float:

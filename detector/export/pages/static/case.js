@@ -199,18 +199,34 @@ class View {
     return [turn[0] ? rows - 1 - row : row, turn[1] ? cols - 1 - col : col];
   }
 
+  // What is fitted: the breast, or the whole picture; its edges in pixels of the picture.
+  box() {
+    const { rows, cols, breast } = this.data;
+    if (!breast || page.whole) return { left: 0, right: cols, top: 0, bottom: rows };
+    const [[x0, y0], [x1, y1]] = breast.map(([row, col]) => this.mirrored(row, col));
+    const air = 0.02 * Math.max(Math.abs(x1 - x0), Math.abs(y1 - y0)); // not at the chest wall
+    const { side } = this.data;
+    return {
+      left: Math.max(0, Math.min(x0, x1) - (side === "L" ? 0.5 : air)), right: Math.min(cols, Math.max(x0, x1) + (side === "R" ? 0.5 : air)),
+      top: Math.max(0, Math.min(y0, y1) - air), bottom: Math.min(rows, Math.max(y0, y1) + air),
+    };
+  }
+
   // Shows the view at so many px of the screen a pixel, with its chest wall in the middle of the hanging.
   fit(scale) {
-    const { rows, cols, side } = this.data;
+    const { cols, side } = this.data;
     const { x: wide, y: high } = this.osd.viewport.getContainerSize();
-    const [width, height] = [wide / (scale * cols), high / (scale * cols)];
-    const left = side === "R" ? 1 - width : side === "L" ? 0 : (1 - width) / 2;
-    this.osd.viewport.fitBounds(new OpenSeadragon.Rect(left, (rows / cols - height) / 2, width, height), true);
+    const { left, right, top, bottom } = this.box();
+    const x = side === "R" ? right - wide / scale : side === "L" ? left : (left + right - wide / scale) / 2;
+    const y = (top + bottom - high / scale) / 2;
+    const rect = [x, y, wide / scale, high / scale].map((value) => value / cols);
+    this.osd.viewport.fitBounds(new OpenSeadragon.Rect(...rect), true);
   }
 
   fittingScale() { // px of the screen a unit: a mm, or a pixel where its size is unknown
     const { x: wide, y: high } = this.osd.viewport.getContainerSize();
-    return Math.min(wide / this.data.cols, high / this.data.rows) / (this.mmPerPx || 1);
+    const { left, right, top, bottom } = this.box();
+    return Math.min(wide / (right - left), high / (bottom - top)) / (this.mmPerPx || 1);
   }
 
   // Zooms to so many px of the screen a unit, about a place given in shares of the view's width and height.
@@ -546,6 +562,7 @@ const page = {
   linked: true,
   following: false,
   fitted: true,
+  whole: false, // whether the whole picture is fitted, and not the breast
   zoomedTo: null,
   blind: false,
   pulse: false,
@@ -637,6 +654,12 @@ const page = {
 
   refit() {
     if (this.fitted) this.fit();
+  },
+
+  // To the breast; if it is that already, to the whole picture.
+  fitOrWhole() {
+    this.whole = this.fitted && !this.whole;
+    this.fit();
   },
 
   // The other views follow, about the same place of theirs: of the other breast, mirrored.
@@ -1104,7 +1127,7 @@ const page = {
       f: () => this.setLayout(this.layout, this.alone ? null : this.focused),
       v: () => this.shown[(this.shown.indexOf(this.focused) + 1) % this.shown.length].element.focus(),
       w: () => byId("worklist").click(), "[": () => this.goCase(-1), "]": () => this.goCase(1),
-      "?": () => byId("keys").showModal(), 0: () => this.fit(), Home: () => this.fit(),
+      "?": () => byId("keys").showModal(), 0: () => this.fitOrWhole(), Home: () => this.fitOrWhole(),
       Escape: () => (byId("kinds").open ? (byId("kinds").open = false) : this.choose(null)),
       "+": zoom(1.4), "=": zoom(1.4), "-": zoom(1 / 1.4),
       ArrowLeft: pan(-1, 0), ArrowRight: pan(1, 0), ArrowUp: pan(0, -1), ArrowDown: pan(0, 1),
@@ -1114,7 +1137,7 @@ const page = {
 
 function wire() {
   addEventListener("keydown", (event) => page.key(event));
-  byId("fit").addEventListener("click", () => page.fit());
+  byId("fit").addEventListener("click", () => page.fitOrWhole());
   byId("link").addEventListener("click", () => { page.linked = page.toggle("link"); });
   byId("ruler").addEventListener("click", () => tool.start("ruler"));
   byId("draw").addEventListener("click", () => tool.start("draw"));
