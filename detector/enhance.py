@@ -27,7 +27,7 @@ MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
 
 
 CELL_STEPS = 1
-"""Cells of the zone map, a side, in which noise is read: about 0.5 mm, a sixth of the window that it is averaged over."""
+"""Cells of the zone map, a side, in which noise is read: about 0.5 mm, a sixth of the window of its mean."""
 
 N_GREYS = 24
 """Groups of like grey in which noise is taken as one."""

@@ -139,8 +139,8 @@ def judge_without(patient: str, plan: Plan) -> Path:
     if not path.is_file() or path.stat().st_mtime < WEIGHTS.stat().st_mtime:
         plan.judges.mkdir(parents=True, exist_ok=True)
         print(f"training a judge without {patient}", flush=True)
-        train = [sys.executable, str(ROOT / "scripts" / "train.py"), "--hold-out", patient, "--output", str(path)]
-        subprocess.run(train, check=True)
+        train = [sys.executable, "-m", "scripts.train", "--hold-out", patient, "--output", str(path.resolve())]
+        subprocess.run(train, check=True, cwd=ROOT)
     return path
 
 

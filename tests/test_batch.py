@@ -589,7 +589,7 @@ def test_power_may_fail_at_any_time(inputs: Path, tmp_path: Path, monkeypatch: p
 
     def see_fsync(handle: int) -> None:
         fsync(handle)
-        events.append(("forced", os.readlink(f"/proc/self/fd/{handle}")))
+        events.append(("forced", str(Path(f"/proc/self/fd/{handle}").readlink())))
 
     def see_replace(old: Any, new: Any, **more: Any) -> None:
         events.append(("renamed", str(Path(old).resolve())))

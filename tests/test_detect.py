@@ -213,9 +213,7 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     pixels = tissue(noise=1.0)
     rows, cols = np.indices(pixels.shape) * 0.1
     soft = 150 * np.exp(-((rows - 20.0) ** 2 + (cols - 24.0) ** 2) / (2 * 0.6**2))
-    _, detail, marks = marks_of(
-        pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.1
-    )
+    _, detail, marks = marks_of(pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.1)
     seeds = marks.seeds
     share = seeds.edge / seeds.height
     sharp = np.flatnonzero(np.hypot(seeds.row_px * 0.1 - 50.0, seeds.col_px * 0.1 - 24.0) < 0.5)

@@ -354,8 +354,12 @@ def test_flags_on_tracks_and_forms_are_counted() -> None:
     recipe = dataclasses.replace(
         SMALL, groups=(Group(Morphology.VASCULAR, 14, 20.0, Distribution.LINEAR),), n_vessels=8
     )
-    n = len(Trial(1, recipe=recipe).make()[1].spots)
-    taken_for_lines = outcome(1, recipe, morphology=np.full(n, Morphology.FINE_LINEAR, np.float32))
+    spots = Trial(1, recipe=recipe).make()[1].spots
+    # pieces that lie across their vessel are no track
+    lines = np.full(len(spots), Morphology.FINE_LINEAR, np.float32)
+    taken_for_lines = outcome(
+        1, recipe, morphology=lines, orientation_deg=((spots.orientation_deg + 60) % 180).astype(np.float32)
+    )
     assert figures.track_share([taken_for_lines, outcome(1, recipe)]) == figures.Share(1, 2)
     told = figures.confusion_rows(
         [outcome(1)], lambda r: ["x"] * len(r.clusters), lambda o: [m.form for m in o.truth.marks]

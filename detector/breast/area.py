@@ -15,7 +15,7 @@ AIR_SHARES = (0.015, 0.06)
 flat and dark fat must not be taken for it, a film's air is uneven."""
 
 VALLEY_BINS, VALLEY_SHARE = 20, 0.25
-"""Hundredths of the grey range over air's peak within which grey levels must fall to that share of it: skin thins within
+"""Hundredths of the grey range over air's peak within which grey levels must fall to that share of it: skin thins over
 millimetres, so that air has under a hundredth of its count beside it; tissue of a view without air has half."""
 
 STROKE_MM = 1.5

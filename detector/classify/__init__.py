@@ -13,11 +13,11 @@ from detector.settings import ClassifySettings
 __all__ = ["classify_spots"]
 
 MARKER_MM, MARKER_ROUNDNESS = 1.0, 0.98
-"""Least diameter, and least circularity and solidity, of a bead that marks the nipple or a lump: 1.2 to 2 mm of metal."""
+"""Least diameter, and least circularity and solidity, of a bead that marks nipple or lump: 1.2 to 2 mm of metal."""
 
 MARKER_EDGE_SHARE, MARKER_CONTRAST = 0.8, 0.9
-"""Least step across its border by its height, and height by the breast's grey range. Metal stops the beam: it stands out
-by the whole range, where 2 mm of calcium reach 0.6, and ends at least as sharply."""
+"""Least step across its border by its height, and height by the breast's grey range. Metal stops the beam: it stands
+out by the whole range, where 2 mm of calcium reach 0.6, and ends at least as sharply."""
 
 MARKER_PIXEL_MM = 0.11
 """Largest pixels that show how sharp a border is."""

@@ -186,9 +186,7 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
     )
 
 
-def _with_lines(
-    clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None
-) -> Clusters:
+def _with_lines(clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None) -> Clusters:
     """Return the clusters with vascular tracks and segmental wedges told; clusters are few, so one by one."""
     morphology, distribution = clusters.morphology.copy(), clusters.distribution.copy()
     for row in range(len(clusters)):

@@ -27,8 +27,8 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
-    cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that the
-    first has measured.
+    cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that
+    the first has measured.
 
     Parameters
     ----------
@@ -61,8 +61,10 @@ def _no_marks(shape: tuple[int, ...], detail: Detail) -> Marks:
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
-    """Return the marks' seeds with the scale that answers best to a disc of their area, the level for it, and, of
-    coarse ones that hold their own centre, that as their place."""
+    """Return the marks' seeds with the scale that answers best to a disc of their area, and the level for it.
+
+    Coarse ones that hold their own centre are moved there.
+    """
     n, width = len(marks.seeds), marks.labels.shape[1]
     labels = marks.labels.ravel()
     spot = labels[marks.pixels] - 1

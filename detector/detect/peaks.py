@@ -96,7 +96,11 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
-    grown_on = max(i for i, one in enumerate(detail.levels) if i == 0 or one.step_px * detail.pixel_mm <= max(band.scale_mm, FINEST_CELL_MM))
+    grown_on = max(
+        i
+        for i, one in enumerate(detail.levels)
+        if i == 0 or one.step_px * detail.pixel_mm <= max(band.scale_mm, FINEST_CELL_MM)
+    )
     return Seeds.blank(
         n,
         row_px=row_px,

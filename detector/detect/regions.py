@@ -21,8 +21,8 @@ REACH, FAR_REACH = 9, 16
 fits); what runs over its border is followed on the next coarser level."""
 
 FINEST_CELL_MM = 0.101
-"""Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on the
-same cells, and give the same spots."""
+"""Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
+the same cells, and give the same spots."""
 
 FAINT_FACTOR = 1.3
 """Factor of the step across the border that large candidates of faint response must have: discs keep over 0.7 of their

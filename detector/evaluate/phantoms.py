@@ -28,7 +28,6 @@ OPEN_LEVEL = 100.0
 """Pixel value of air: keeps noise above zero."""
 FINEST_NOISE_MM = 0.045
 """Smallest pixels that noise is drawn on."""
-
 ELECTRONIC_QUANTA = 1.5
 """Standard deviation of the electronic noise of a pixel, in quanta: small beside the hundreds that a pixel catches."""
 
@@ -105,23 +104,24 @@ def expose(attenuation: FloatImage, recipe: Recipe, rng: np.random.Generator) ->
     """
     open_field = recipe.quanta_per_mm2 * recipe.spacing_mm**2
     quanta = open_field * np.exp(-attenuation)
-    quanta += np.sqrt(quanta) * _white_noise(recipe, rng)
+    quanta += np.sqrt(quanta) * _white_noise(quanta.shape, recipe.spacing_mm, rng)
     if recipe.blur_mm > 0:
         quanta = np.asarray(cv2.GaussianBlur(quanta, (0, 0), recipe.blur_mm / recipe.spacing_mm), np.float32)
-    quanta += np.float32(ELECTRONIC_QUANTA) * _white_noise(recipe, rng)
+    quanta += np.float32(ELECTRONIC_QUANTA) * _white_noise(quanta.shape, recipe.spacing_mm, rng)
     np.maximum(quanta, 1.0, out=quanta)
     return np.asarray(OPEN_LEVEL - LOG_GAIN * np.log(quanta / np.float32(open_field)), np.float32)
 
 
-def _white_noise(recipe: Recipe, rng: np.random.Generator) -> FloatImage:
-    """Return noise of variance one a pixel; of pixels in a ratio of 2 or 4 the coarse ones' is the mean of the fine ones'.
+def _white_noise(shape: tuple[int, ...], spacing_mm: float, rng: np.random.Generator) -> FloatImage:
+    """Return noise of variance one a pixel; that of a coarse pixel is the mean of that of two or four times finer ones.
 
     So one seed gives one exposure, however it is sampled.
     """
-    parts = 2 ** int(np.clip(np.floor(np.log2(recipe.spacing_mm / FINEST_NOISE_MM)), 0, 2))
-    noise = rng.standard_normal((parts * recipe.rows, parts * recipe.cols), np.float32)
+    rows, cols = shape
+    parts = 2 ** int(np.clip(np.floor(np.log2(spacing_mm / FINEST_NOISE_MM)), 0, 2))
+    noise = rng.standard_normal((parts * rows, parts * cols), np.float32)
     if parts > 1:
-        noise = parts * cv2.resize(noise, (recipe.cols, recipe.rows), interpolation=cv2.INTER_AREA)
+        noise = parts * cv2.resize(noise, (cols, rows), interpolation=cv2.INTER_AREA)
     return np.asarray(noise, np.float32)
 
 

@@ -48,8 +48,8 @@ INSERTION = Insertion(
     macro_forms=(Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.LARGE_ROD_LIKE),
     margin_mm=1.5,
 )
-"""What training images hold: wider than the standard set in contrast, form and place; many thin lines, which are told from
-strands with more trouble than grains from noise, and matter most."""
+"""What training images hold: wider than the standard set in contrast, form and place; many thin lines, which are harder
+to tell from strands than grains from noise, and matter most."""
 
 
 @dataclass(frozen=True, eq=False)
