@@ -190,8 +190,14 @@ class _Cells:
         group = np.searchsorted(edges, greys)
         self.order = np.argsort(group, kind="stable")
         self.splits = np.flatnonzero(np.diff(group[self.order])) + 1
-        self.centres = [float(np.median(part)) for part in np.split(greys[self.order], self.splits)]
+        centres = np.array([float(np.median(part)) for part in np.split(greys[self.order], self.splits)])
+        # where each cell's grey lies between two centres; the slow equivalent is `numpy.interp`, response by response
+        self.lower = np.clip(np.searchsorted(centres, self.grey, side="right") - 1, 0, max(len(centres) - 2, 0))
+        self.upper = np.minimum(self.lower + 1, len(centres) - 1)
+        gap = np.maximum(centres[self.upper] - centres[self.lower], TINY)
+        self.share = np.clip((self.grey - centres[self.lower]) / gap, 0, 1).astype(np.float32)
         self.weight = self.inside.astype(np.float32)
+        self.shares: dict[float, FloatImage] = {}
 
     def _inside(self, breast: BreastRegion) -> BoolImage:
         """Return which cells of the box are breast, without image and film edges."""
@@ -225,12 +231,15 @@ class _Cells:
         if np.count_nonzero(self.inside) < FEWEST_CELLS:
             return np.full(self.size, max(float(deviation.mean()), TINY), np.float32)
         values = deviation[self.inside]
-        medians = [float(np.median(part)) for part in np.split(values[self.order], self.splits)]
-        floor = max(1e-3 * float(np.median(values)), TINY)
-        typical = np.maximum(np.interp(self.grey, self.centres, medians), floor).astype(np.float32)
+        parts = np.split(values[self.order], self.splits)
+        medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
+        floor = max(1e-3 * float(np.median(medians)), TINY)
+        typical = np.maximum(medians[self.lower] + self.share * (medians[self.upper] - medians[self.lower]), floor)
 
         sigma = window_px / self.step_px
-        share = np.maximum(_blur_coarsely(self.weight, sigma), np.float32(1e-3))
+        if sigma not in self.shares:
+            self.shares[sigma] = np.maximum(_blur_coarsely(self.weight, sigma), np.float32(1e-3))
+        share = self.shares[sigma]
         ratio = deviation / typical
         local = _blur_coarsely(np.minimum(ratio, 3) * self.weight, sigma) / share
         local = _blur_coarsely(np.minimum(ratio, 1.5 * local) * self.weight, sigma) / share

@@ -41,23 +41,20 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     Marks
         Rows ordered by row, then column.
     """
-    shape = detail.levels[0].image.shape if detail.levels else (0, 0)
-    seeds, marks = find_peaks(detail, breast, settings), _no_marks(shape, detail)
+    if not detail.levels:
+        return Marks(np.zeros((0, 0), np.int32), np.empty(0, np.int32), Seeds.empty(), detail.box)
+    shape = detail.levels[0].image.shape
+    # one canvas for both times: the first touch of so many pixels takes a while
+    canvas = np.zeros(shape, np.int32)
+    marks = _resolve(grow_regions(detail, find_peaks(detail, breast, settings), settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
-    for _ in range(2):
-        if len(seeds):
-            marks = _resolve(grow_regions(detail, seeds, settings), detail, shape)
-            seeds = _measured(marks, detail)
-    if not len(marks.seeds):
-        return marks
+    seeds = _measured(marks, detail)
+    canvas.ravel()[marks.pixels] = 0
+    marks = _resolve(grow_regions(detail, seeds, settings), detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
-
-
-def _no_marks(shape: tuple[int, ...], detail: Detail) -> Marks:
-    return Marks(np.zeros(shape, np.int32), np.empty(0, np.int32), Seeds.empty(), detail.box)
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
@@ -96,15 +93,16 @@ def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
     return rank
 
 
-def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
-    """Return one mark where several candidates overlap, and paint the label image.
+def _resolve(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Marks:
+    """Return one mark where several candidates overlap, and paint the label image on `image`, which is empty.
 
     Of a mark that others cut into parts, that with its peak stays.
     """
-    seeds, n = regions.seeds, len(regions.seeds)
+    if not len(regions.seeds):
+        return Marks(image, np.empty(0, np.int32), regions.seeds, detail.box)
+    seeds, n, shape, canvas = regions.seeds, len(regions.seeds), image.shape, image.ravel()
     rank = _rank(detail, seeds)
     centre = _centres(seeds, detail, shape)
-    canvas = np.zeros(shape[0] * shape[1], np.int32)
     _paint(canvas, centre, rank)
     holds_stronger = np.zeros(n, np.bool_)
     holds_stronger[regions.owner[canvas[regions.pixel] > rank[regions.owner]]] = True
@@ -130,7 +128,7 @@ def _resolve(regions: Regions, detail: Detail, shape: tuple[int, ...]) -> Marks:
     whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]
     canvas[regions.pixel] = 0
     canvas[pixel[whole]] = label[whole]
-    return Marks(canvas.reshape(shape), pixel[whole], seeds[kept], detail.box)
+    return Marks(image, pixel[whole], seeds[kept], detail.box)
 
 
 def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], width: int) -> NDArray[np.int32]:

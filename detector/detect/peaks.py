@@ -16,6 +16,9 @@ from detector.settings import DetectSettings
 
 Floats = NDArray[np.float64]
 
+HIDING_SCALE_MM = 0.8
+"""Scale over which spots raise the noise that they are measured by: they fill a tenth of its window."""
+
 ECHO_SCALES = 1.2
 """Distance within which peaks of neighbouring bands are of one spot, in scales: less than the blob's radius."""
 
@@ -81,7 +84,7 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSet
     threshold = settings.supported_sigma
     if band.scale_mm >= settings.large_scale_mm:
         # the larger a spot, the larger its part in the window that its own noise is measured in
-        threshold = settings.large_threshold_sigma * math.sqrt(settings.large_scale_mm / band.scale_mm)
+        threshold = settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
     quietest = threshold * float(band.noise.min())
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     is_peak = cv2.bitwise_and(cv2.compare(response, highest, cv2.CMP_GE), (response > quietest).view(np.uint8))
