@@ -136,7 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         worklist = make_list(Path(name) / "results", N_CASES)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         times = measure(page, worklist.as_uri(), chosen.repeats)
         own = section(worklist.stat().st_size / 1e6, browser.version, times, chosen.repeats)

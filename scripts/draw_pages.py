@@ -68,7 +68,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         out = make_results(Path(name))
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         case = (out / "report" / f"{file_stem(SAMPLE)}.html").as_uri()
         draw(browser, (out / "report.html").as_uri(), ROOT / "docs/review_worklist.jpg", (1366, 768), [])
         draw(browser, case, ROOT / "docs/review_case.jpg", (1366, 768), ["n", "z", "a"])
