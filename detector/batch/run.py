@@ -250,6 +250,7 @@ class _Run:
             self._commit()
             self._write_pages(stopped, runner)
         shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
+        _sweep(job.out)
         others = sum(e.status == ANALYSED and e.key not in self._order for e in self._ledger.entries.all())
         counts = {k: v for k, v in dataclasses.asdict(totals).items() if isinstance(v, int)}
         counts["flagged_images"] = len(totals.flagged)
@@ -615,6 +616,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _sweep(out: Path) -> None:
+    """Remove what processes that were killed have left half written."""
+    for place in (".", f"{FOLDER}/*", REPORT, f"{REPORT}/*"):
+        for left in out.glob(f"{place}/.*{PART}"):
+            left.unlink()
+
+
 def _make_ready(job: Job) -> None:
     """Make the sub-folders; start afresh if asked to; never touch files that are not ours.
 
@@ -633,9 +641,7 @@ def _make_ready(job: Job) -> None:
         )
     if job.fresh or not there:  # it tells that the folder is ours, whenever this is killed
         write_manifest(out, {"finished": False})
-    places = (".", f"{FOLDER}/*", REPORT, f"{REPORT}/*")
-    for left in (left for place in places for left in out.glob(f"{place}/.*{PART}")):  # by a process that was killed
-        left.unlink()
+    _sweep(out)
     for name in there if job.fresh else [PARTIAL]:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
