@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {name: (ROOT / f"scripts/locks/{name}.txt").read_text() for name in ("run", "test")}
 SHELL_SCRIPTS = (
-    *(f"scripts/{name}" for name in ("detect", "docs", "lock", "notebooks", "test")),
+    *(f"scripts/{name}" for name in ("detect", "docs", "endurance", "faults", "lock", "notebooks", "test")),
     "scripts/environment.sh",
     ".ci/run",
 )
