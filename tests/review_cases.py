@@ -39,7 +39,6 @@ from detector.records import (
     Window,
 )
 from detector.settings import Settings
-from tests.dicom_studies import disc
 
 ROWS, COLS, MM = 600, 420, 0.2
 SPOTS = np.array([[200, 150], [207, 161], [213, 149], [222, 158], [205, 172], [420, 300], [100, 90]], float)
@@ -118,6 +117,12 @@ def _reading(identity: Identity, wall: str) -> Reading:
         settings=Settings().to_mapping(),
         versions={},
     )
+
+
+def disc(center: Sequence[float] | np.ndarray, radius: float, n: int = 24) -> np.ndarray:
+    """Return n vertices, (row, col), on a circle."""
+    angle = np.arange(n) * 2 * np.pi / n
+    return np.column_stack([center[0] + radius * np.sin(angle), center[1] + radius * np.cos(angle)])
 
 
 def without_findings(reading: Reading) -> Reading:
