@@ -41,6 +41,9 @@ SMALLEST_LEVEL = 32
 CELLS_OF_SCALE = 0.75
 """Standard deviation in cells of a level from which it can carry a scale: the sampled Gaussian then loses under 1 %."""
 
+PIXEL_BLUR = 1 / math.sqrt(12)
+"""Standard deviation, in pixels, of the mean over a pixel's width."""
+
 DETAIL_MM = 0.3
 """Distance over which grey levels are compared to measure the noise of pixels: beyond the blur, within the texture."""
 
@@ -71,11 +74,11 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     image = _blur(plain, smooth_px) if smooth_px > 0.3 else plain
     cells = _Cells(breast, image)
     levels, bands = [_level(image, 1, breast.box)], []
-    # how far `current` is blurred, as a standard deviation in pixels
-    step_px, blurred_px, current = 1, smooth_px if smooth_px > 0.3 else 0.0, image
+    # how far `current` is blurred, as a standard deviation in pixels; a pixel is itself a mean over its square
+    step_px, blurred_px, current = 1, math.hypot(smooth_px if smooth_px > 0.3 else 0.0, PIXEL_BLUR), image
     for scale_mm in _scales(settings, pixel_mm):
         scale_px = scale_mm / pixel_mm
-        while scale_px >= 2 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
+        while scale_px > 1.999 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
             current, plain, step_px = _halved(current), _halved(plain), 2 * step_px
             blurred_px = math.hypot(blurred_px, step_px / 4)
         inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px)

@@ -150,7 +150,7 @@ class ClassifySettings:
         4.0, "px", (1, 20), "width under which a spot has no shape", "four samples across a shape"
     )
     floor: float = _knob(
-        0.005, "", (0, 1), "lowest confidence that a Reading keeps", "a third of what the most sensitive point counts"
+        0.003, "", (0, 1), "lowest confidence that a Reading keeps", "a third of what the most sensitive point counts"
     )
 
 

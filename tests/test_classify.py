@@ -23,6 +23,7 @@ from detector.classify.judge import (
     Judge,
     Trees,
     logistic,
+    over_background,
     select_features,
     with_neighbours,
 )
@@ -256,10 +257,20 @@ def test_true_calcifications_are_judged_higher_than_the_rest(rooms: Rooms) -> No
     assert np.mean(confidence[~is_true] > 0.5) < 0.05
 
 
+def test_scores_are_taken_over_their_own_background() -> None:
+    rng = np.random.default_rng(2)
+    noise = rng.normal(0.0, 1.0, 2000)
+    calm, busy = (np.concatenate([noise + level, [level + 6.0] * 40]) for level in (-6.0, -3.0))
+    np.testing.assert_allclose(over_background(busy, -5.0)[-1], over_background(calm, -5.0)[-1], atol=0.2)
+    # what one candidate says of a background is little
+    np.testing.assert_allclose(over_background(np.array([2.0]), -5.0), [7.0], atol=0.1)
+    assert not len(over_background(np.empty(0), -5.0))
+
+
 def test_another_file_of_weights_is_another_judge(tmp_path: Path) -> None:
     with np.load(WEIGHTS) as arrays:
         changed = dict(arrays)
-    changed["calibration"] = changed["calibration"] * np.array([1, 0]) - np.array([0, 40])
+    changed["calibration"] = changed["calibration"] * np.array([1, 0, 1]) - np.array([0, 40, 0])
     np.savez(tmp_path / "other.npz", **changed)
     other = Judge.load(tmp_path / "other.npz")
     assert other.digest != Judge.load().digest

@@ -369,7 +369,7 @@ def test_flags_on_tracks_and_forms_are_counted() -> None:
 
 def test_a_trial_is_judged_by_the_judge_that_it_names(tmp_path: Path) -> None:
     weights = dict(np.load(WEIGHTS))
-    weights["calibration"] = np.array([0.0, 1.0])
+    weights["calibration"] = np.array([0.0, 1.0, -4.0])
     np.savez(tmp_path / "other.npz", **weights)
     own = run_trial(Trial(1, recipe=SMALL)).reading
     with judged_by(tmp_path / "other.npz"):

@@ -76,7 +76,7 @@ def test_the_record_is_of_the_weights() -> None:
     assert {"sfm-benign-0", "sfm-malign-0"} <= set(record["patients"])
     assert all(len(digest) == 64 for digest in record["images"].values())
     judge = Judge.load()
-    np.testing.assert_allclose([judge.slope, judge.offset], record["calibration"])
+    np.testing.assert_allclose([judge.slope, judge.offset, judge.background], record["calibration"])
 
 
 def _truth(**columns: object) -> Spots:

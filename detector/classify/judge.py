@@ -34,6 +34,9 @@ APART_MM = 0.25
 FAINT = 0.02
 """First probability under which a spot is no neighbour."""
 
+FEW_CANDIDATES = 100
+"""Candidates that say as much of an image's background as is known beforehand."""
+
 LIKELY = 0.3
 """First probability over which a neighbour is counted."""
 
@@ -84,6 +87,7 @@ class Judge:
     second: Trees
     slope: float
     offset: float
+    background: float
     digest: str
 
     @classmethod
@@ -97,11 +101,34 @@ class Judge:
         first = self.first.score(features)
         places = places_mm(spots, evidence)
         second = self.second.score(with_neighbours(features, first, places))
-        return logistic(self.slope * second + self.offset)
+        return logistic(self.slope * over_background(second, self.background) + self.offset)
 
     def features(self, evidence: Evidence) -> NDArray[np.float32]:
         """Return the columns that the judge asks, shape (n, n_features)."""
         return select_features(evidence, self.names)
+
+
+def over_background(score: Floats, typical: float) -> Floats:
+    """Return the scores over that of an image's background: of most candidates, which are noise and tissue.
+
+    Films and digital images, one device and the next, differ in how much like calcium their noise looks; taken over its
+    own background, one threshold holds for all.
+
+    Parameters
+    ----------
+    score : ndarray of float64, shape (n,)
+        Log odds of all candidates of one image.
+    typical : float
+        The background's score in training images: what few candidates say of it is drawn towards this.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    if not len(score):
+        return score
+    level = (len(score) * float(np.median(score)) + FEW_CANDIDATES * typical) / (len(score) + FEW_CANDIDATES)
+    return np.asarray(score - level, np.float64)
 
 
 def select_features(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -192,5 +219,6 @@ def _load(path: Path) -> Judge:
             )
             for stage in ("first", "second")
         )
-        slope, offset = arrays["calibration"].tolist()
-        return Judge(tuple(arrays["names"].tolist()), first, second, slope, offset, hashlib.sha256(data).hexdigest())
+        slope, offset, background = arrays["calibration"].tolist()
+        names, digest = tuple(arrays["names"].tolist()), hashlib.sha256(data).hexdigest()
+        return Judge(names, first, second, slope, offset, background, digest)

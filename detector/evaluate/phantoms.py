@@ -26,8 +26,9 @@ LOG_GAIN = 1000.0
 """Pixel values per unit of log exposure, so that 12 to 14 bits hold a phantom."""
 OPEN_LEVEL = 100.0
 """Pixel value of air: keeps noise above zero."""
-FINEST_NOISE_MM = 0.045
-"""Smallest pixels that noise is drawn on."""
+FINEST_PIXEL_MM = 0.045
+"""Coarser pixels are exposed in halves or quarters down to this size and averaged, so that one seed gives one exposure,
+however it is sampled."""
 ELECTRONIC_QUANTA = 1.5
 """Standard deviation of the electronic noise of a pixel, in quanta: small beside the hundreds that a pixel catches."""
 
@@ -102,27 +103,21 @@ def expose(attenuation: FloatImage, recipe: Recipe, rng: np.random.Generator) ->
     Quantum noise is taken as normal, which holds for the hundreds of quanta a pixel catches; it passes the
     detector's blur, as the light of a scintillator does.
     """
-    open_field = recipe.quanta_per_mm2 * recipe.spacing_mm**2
+    rows, cols = attenuation.shape
+    parts = 2 ** int(np.clip(np.floor(np.log2(recipe.spacing_mm / FINEST_PIXEL_MM)), 0, 2))
+    if parts > 1:
+        attenuation = np.asarray(cv2.resize(attenuation, (parts * cols, parts * rows)), np.float32)
+    spacing_mm = recipe.spacing_mm / parts
+    open_field = recipe.quanta_per_mm2 * spacing_mm**2
     quanta = open_field * np.exp(-attenuation)
-    quanta += np.sqrt(quanta) * _white_noise(quanta.shape, recipe.spacing_mm, rng)
+    quanta += np.sqrt(quanta) * rng.standard_normal(quanta.shape, np.float32)
     if recipe.blur_mm > 0:
-        quanta = np.asarray(cv2.GaussianBlur(quanta, (0, 0), recipe.blur_mm / recipe.spacing_mm), np.float32)
-    quanta += np.float32(ELECTRONIC_QUANTA) * _white_noise(quanta.shape, recipe.spacing_mm, rng)
+        quanta = np.asarray(cv2.GaussianBlur(quanta, (0, 0), recipe.blur_mm / spacing_mm), np.float32)
+    quanta += np.float32(ELECTRONIC_QUANTA) * rng.standard_normal(quanta.shape, np.float32)
+    if parts > 1:
+        quanta = np.asarray(cv2.resize(quanta, (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
     np.maximum(quanta, 1.0, out=quanta)
     return np.asarray(OPEN_LEVEL - LOG_GAIN * np.log(quanta / np.float32(open_field)), np.float32)
-
-
-def _white_noise(shape: tuple[int, ...], spacing_mm: float, rng: np.random.Generator) -> FloatImage:
-    """Return noise of variance one a pixel; that of a coarse pixel is the mean of that of two or four times finer ones.
-
-    So one seed gives one exposure, however it is sampled.
-    """
-    rows, cols = shape
-    parts = 2 ** int(np.clip(np.floor(np.log2(spacing_mm / FINEST_NOISE_MM)), 0, 2))
-    noise = rng.standard_normal((parts * rows, parts * cols), np.float32)
-    if parts > 1:
-        noise = parts * cv2.resize(noise, (cols, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(noise, np.float32)
 
 
 def _on_pixels(image: FloatImage, recipe: Recipe) -> FloatImage:

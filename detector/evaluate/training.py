@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.breast import find_breast
-from detector.classify.judge import Trees, logistic, places_mm, select_features, with_neighbours
+from detector.classify.judge import Trees, logistic, over_background, places_mm, select_features, with_neighbours
 from detector.detect import detect_marks
 from detector.enhance import enhance_detail
 from detector.evaluate.insertion import Insertion, insert_calcifications
@@ -285,15 +285,16 @@ def _copy_node(nodes: Any, source: int, target: int, arrays: tuple[Any, Any, Any
         _copy_node(nodes, node["right"], 2 * target + 2, arrays)
 
 
-def _calibrate(scores: Sequence[Floats], examples: Sequence[Example]) -> tuple[tuple[float, float], Floats]:
-    """Return slope and offset of Platt's scaling (Platt 1999), and the confidences at `FALSE_PER_CM2`.
+def _calibrate(scores: Sequence[Floats], examples: Sequence[Example]) -> tuple[tuple[float, float, float], Floats]:
+    """Return slope and offset of Platt's scaling (Platt 1999) and the background, and confidences at `FALSE_PER_CM2`.
 
     Fitted to scores of held-out patients, on images with the standard set's insertions where there are any.
     """
     from sklearn.linear_model import LogisticRegression
 
     standard = [i for i, e in enumerate(examples) if e.standard] or list(range(len(examples)))
-    score = np.concatenate([scores[i] for i in standard])
+    background = float(np.mean([np.median(scores[i]) for i in standard]))
+    score = np.concatenate([over_background(scores[i], background) for i in standard])
     label = np.concatenate([examples[i].label for i in standard])
     known = label >= 0
     model = LogisticRegression(C=1e6).fit(score[known, None], label[known])
@@ -301,11 +302,11 @@ def _calibrate(scores: Sequence[Floats], examples: Sequence[Example]) -> tuple[t
     false = np.sort(logistic(slope * score[label == 0] + offset))[::-1]
     area_cm2 = sum(examples[i].area_cm2 for i in standard)
     points = np.array([false[min(int(rate * area_cm2), len(false) - 1)] for rate in FALSE_PER_CM2])
-    return (slope, offset), points
+    return (slope, offset, background), points
 
 
 def _weights(
-    names: tuple[str, ...], first: Trees, second: Trees, calibration: tuple[float, float]
+    names: tuple[str, ...], first: Trees, second: Trees, calibration: tuple[float, float, float]
 ) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {"names": np.array(names), "calibration": np.array(calibration)}
     for stage, trees in (("first", first), ("second", second)):
