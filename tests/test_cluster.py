@@ -367,7 +367,7 @@ def test_a_single_track_is_vascular_if_it_is_continuous() -> None:
     [
         pieces(length_mm=9.0),
         pieces(turn_deg=50.0),
-        pieces(gap_mm=2.6),
+        pieces(gap_mm=2.9),
         pieces((-4.0, 0.0, 4.0)),
         pieces((0.0,), gap_mm=2.0),
     ],

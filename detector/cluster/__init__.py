@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from detector.cluster.lines import is_track, is_wedge
+from detector.cluster.lines import TRACK_SHARE, find_tracks, is_wedge
 from detector.records import BENIGN_FORMS, BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -74,7 +74,8 @@ def cluster_spots(
         morphology=np.where(doubtful, Morphology.NONE, grouped.morphology),
     )
     nipple_mm = _to_mm(grouped, nipple_px) if nipple_px else None
-    return spots, _with_lines(_describe(told, row, hull_mm), told, row, nipple_mm), _outlines(grouped, hull_mm)
+    clusters = _with_tracks(_describe(told, row, hull_mm), spots)
+    return spots, _with_wedges(clusters, told, row, nipple_mm), _outlines(grouped, hull_mm)
 
 
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
@@ -186,17 +187,28 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
     )
 
 
-def _with_lines(clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None) -> Clusters:
-    """Return the clusters with vascular tracks and segmental wedges told; clusters are few, so one by one."""
-    morphology, distribution = clusters.morphology.copy(), clusters.distribution.copy()
-    for row in range(len(clusters)):
-        members = spots[group == row]
-        if is_track(members):
-            morphology[row] = Morphology.VASCULAR
-            distribution[row] = Distribution.LINEAR
-        elif distribution[row] == Distribution.REGIONAL and nipple_mm and is_wedge(members, nipple_mm):
+def _with_tracks(clusters: Clusters, spots: Spots) -> Clusters:
+    """Return the clusters with those told whose long spots are pieces of vascular tracks."""
+    piece, in_track = find_tracks(spots)
+    if not in_track.any():
+        return clusters
+    length_mm, tracked_mm = (
+        np.bincount(spots.cluster_id, spots.length_mm * chosen, len(clusters) + 1)[1:] for chosen in (piece, in_track)
+    )
+    vascular = (tracked_mm > 0) & (tracked_mm >= TRACK_SHARE * length_mm)
+    return clusters.replace(
+        morphology=np.where(vascular, Morphology.VASCULAR, clusters.morphology),
+        distribution=np.where(vascular, Distribution.LINEAR, clusters.distribution),
+    )
+
+
+def _with_wedges(clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None) -> Clusters:
+    """Return the clusters with segmental ones told; regional clusters are few, so one by one."""
+    distribution = clusters.distribution.copy()
+    for row in np.flatnonzero(distribution == Distribution.REGIONAL) if nipple_mm else ():
+        if is_wedge(spots[group == row], nipple_mm):  # type: ignore[arg-type]
             distribution[row] = Distribution.SEGMENTAL
-    return clusters.replace(morphology=morphology, distribution=distribution)
+    return clusters.replace(distribution=distribution)
 
 
 def _is_thin(spots: Spots) -> BoolImage:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
-from detector.records import Shape, Spots
+from detector.records import BoolImage, Shape, Spots
 
 TRACK_MM = 10.0
 """Least length of a track (DOMAIN: a few spots in a line never are one)."""
@@ -13,17 +16,17 @@ TRACK_MM = 10.0
 TRACK_SPREAD_MM = 1.6
 """Greatest standard deviation of the spots across the track: two walls of a vessel of 3 mm."""
 
-GAP_MM = 3.0
+GAP_MM = 4.0
 """Longest part of a track without calcium: the usual gaps of calcified walls are shorter than their plaques."""
 
-DOUBLE_COVER, SINGLE_COVER = 0.6, 0.8
+DOUBLE_COVER, SINGLE_COVER = 0.55, 0.8
 """Share of its length along which a track of two walls, or of one, is calcified. Casts of ducts are as thin and may lie
 in a line: they are interrupted, or have one wall."""
 
-WALL_COVER = 0.3
+WALL_COVER = 0.25
 """Share of the length that each of two walls covers."""
 
-WALL_MM = 0.3
+WALL_MM = 0.25
 """Distance from the middle line beyond which a piece belongs to a wall: half the width of a small vessel."""
 
 ALONG_DEG, ALONG_SHARE = 25.0, 0.75
@@ -32,6 +35,12 @@ ALONG_DEG, ALONG_SHARE = 25.0, 0.75
 PIECE_MM, PIECE_ASPECT = 0.8, 1.8
 """Length, and length by width, from which a spot is a piece of a wall."""
 
+PARALLEL_DEG, ACROSS_MM = 35.0, 3.5
+"""Angle between neighbouring pieces of one track, and their distance across it, at most."""
+
+TRACK_SHARE = 0.5
+"""Share of the length of a group's pieces that must lie in tracks for the group to be vascular."""
+
 WEDGE_MM, WEDGE_DEG, WEDGE_SPREAD = 20.0, 25.0, 0.25
 """Least extent of a segmental group, the greatest angle between its axis and the nipple, and the least correlation of
 the distance from the axis with that from the nipple."""
@@ -39,25 +48,54 @@ the distance from the axis with that from the nipple."""
 Floats = NDArray[np.float64]
 
 
-def is_track(spots: Spots) -> bool:
-    """Return whether the spots of one group are pieces of the calcified walls of a vessel.
+def find_tracks(spots: Spots) -> tuple[BoolImage, BoolImage]:
+    """Return which spots are long enough to be pieces of a vessel's wall, and which of these lie in a track.
 
-    A continuous single or a double track at least 10 mm long, along a smooth curve, of pieces that run along it.
+    Pieces that follow one another or run side by side are joined, whatever group they are in; a track may be found in
+    parts.
 
     Parameters
     ----------
     spots : Spots
-        Of one group.
 
     Returns
     -------
-    bool
+    piece, in_track : ndarray of bool, shape (n,)
     """
     aspect = spots.length_mm / np.maximum(spots.width_mm, 1e-9)
     piece = (spots.length_mm >= PIECE_MM) & (aspect >= PIECE_ASPECT) & (spots.shape != Shape.RIM)
-    if piece.sum() < 4:
-        return False
-    pieces = spots[piece]
+    in_track = np.zeros(len(spots), np.bool_)
+    rows = np.flatnonzero(piece)
+    if len(rows) < 4:
+        return piece, in_track
+    chain = _chains(spots[rows])
+    for number in np.flatnonzero(np.bincount(chain) >= 4):
+        members = rows[chain == number]
+        in_track[members] = _is_track(spots[members])
+    return piece, in_track
+
+
+def _chains(pieces: Spots) -> NDArray[np.int32]:
+    """Return the chain that each piece belongs to."""
+    place = np.stack([pieces.col_mm, pieces.row_mm], axis=1)
+    pairs = cKDTree(place).query_pairs(float(pieces.length_mm.max()) + GAP_MM, output_type="ndarray")
+    one, other = pairs.T
+    angle = np.radians(pieces.orientation_deg)
+    way = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    same = (way[one] * way[other]).sum(axis=1)
+    mean = way[one] + np.sign(same + 1e-12)[:, None] * way[other]
+    mean /= np.maximum(np.hypot(*mean.T), 1e-9)[:, None]
+    between = place[other] - place[one]
+    along = np.abs((between * mean).sum(axis=1)) - 0.5 * (pieces.length_mm[one] + pieces.length_mm[other])
+    across = np.abs(between[:, 0] * mean[:, 1] - between[:, 1] * mean[:, 0])
+    joined = (np.abs(same) >= np.cos(np.radians(PARALLEL_DEG))) & (along <= GAP_MM) & (across <= ACROSS_MM)
+    n = len(pieces)
+    graph = coo_array((np.ones(int(joined.sum()), np.int8), (one[joined], other[joined])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int32)
+
+
+def _is_track(pieces: Spots) -> bool:
+    """Return whether pieces are a continuous single or a double track at least 10 mm long, along a smooth curve."""
     along, across, direction_deg = _curve(pieces)
     half = 0.5 * pieces.length_mm
     length = float((along + half).max() - (along - half).min())
