@@ -23,6 +23,7 @@ from tests.test_cli import TABLES, call, make_images
 from tests.trouble import Named, NamedTrouble, Trouble
 
 ROOT = Path(__file__).parents[1]
+ALL = frozenset({"csv", "json", "overlay", "crops", "report", "sr"})
 
 
 @dataclass
@@ -58,7 +59,9 @@ class Processes:
     def start_worker(self, nanny: str = "--no-nanny", **environment: str) -> None:
         folder = self.folder / f"worker-{len(self.all)}"
         options = ("--nthreads", 1, "--no-dashboard", nanny, "--local-directory", folder)
+        log = self.folder / f"{len(self.all)}.log"
         self.workers.append(self.start("distributed.cli.dask_worker", self.address, *options, **environment))
+        until(lambda: "Registered to" in log.read_text())
 
     def end(self) -> None:
         for process in self.all:
@@ -68,9 +71,9 @@ class Processes:
 
 
 def until(seen: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not seen():
-        assert time.monotonic() < end, "waited for a minute in vain"
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
 
 
@@ -87,12 +90,13 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 
 def run(inputs: Path, out: Path, processes: Processes, **options: object) -> Summary:
-    job = Job((inputs,), out, **options)  # type: ignore[arg-type]
+    job = Job((inputs,), out, formats=ALL, **options)  # type: ignore[arg-type]
     return run_batch(job, runner=Cluster(processes.address, out))
 
 
 def run_here(inputs: Path, out: Path) -> Path:
-    run_batch(Job((inputs,), out), runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
+    job = Job((inputs,), out, formats=ALL)
+    run_batch(job, runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
     return out
 
 
@@ -103,8 +107,8 @@ def assert_equal(out: Path, expected: Path) -> None:
         assert {p.name: p.read_bytes() for p in (out / folder).iterdir()} == {
             p.name: p.read_bytes() for p in (expected / folder).iterdir()
         }
-    readings = {p.relative_to(out) for p in out.glob("readings/*/*")}
-    assert readings == {p.relative_to(expected) for p in expected.glob("readings/*/*")}
+    for kind in ("readings/*/*", "report/**/*", "dicom/*/*"):
+        assert {p.relative_to(out) for p in out.glob(kind)} == {p.relative_to(expected) for p in expected.glob(kind)}
     assert not (out / ".partial").exists()
 
 
@@ -120,7 +124,7 @@ def test_a_worker_killed_in_the_middle_does_not_show(tmp_path: Path, processes: 
             processes.workers[0].kill()
         killed.append(1)
 
-    job = Job((inputs,), tmp_path / "out")
+    job = Job((inputs,), tmp_path / "out", formats=ALL)
     summary = run_batch(job, kill, runner=Cluster(processes.address, tmp_path / "out"))
     assert processes.workers[0].wait() == -signal.SIGKILL
     assert (summary.totals.analysed, summary.totals.failed) == (10, 1)
@@ -220,6 +224,5 @@ def test_a_scheduler_that_goes_ends_the_run_in_one_sentence(tmp_path: Path, proc
                 processes.all[0].kill()
 
     with pytest.raises(DetectorError, match="the scheduler of the cluster is gone"):
-        run_batch(Job((inputs,), out), kill, runner=Cluster(processes.address, out))
-    run_batch(Job((inputs,), out), runner=lambda tasks, work, *_: ((task, work(task)) for task in tasks))
-    assert_equal(out, run_here(inputs, tmp_path / "here"))
+        run_batch(Job((inputs,), out, formats=ALL), kill, runner=Cluster(processes.address, out))
+    assert_equal(run_here(inputs, out), run_here(inputs, tmp_path / "here"))
