@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 @dataclass
@@ -84,6 +84,7 @@ def opened(browser: Any, url: str, size: tuple[int, int] = (1366, 768), context:
     """Open a page in a profile of its own, or in a given one."""
     own = context or browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True)
     page = own.new_page()
+    page.set_default_timeout(1000 * WAIT_S)
     watched = Watched(page)
     page.on("console", lambda message: watched.said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: watched.said.append(f"error: {error}"))

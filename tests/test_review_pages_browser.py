@@ -459,6 +459,16 @@ def test_a_decision_on_its_way_to_a_server_that_is_killed_is_not_lost(
     assert [d.decision for d, _ in Store(folder / STORE).all()] == ["accept", "reject"]
 
 
+def test_a_decision_that_is_refused_holds_up_no_other(browser: Any, served: ReviewServer) -> None:
+    with opened(browser, case_url(served)) as watched:
+        watched.name_reader("  Ann\u00a0 Other\u200b ")
+        watched.page.evaluate("decisions.add({ target: 'case', decision: 'perhaps' })")
+        watched.press("u")
+        watched.until("decisions.pending.length", 1)
+        watched.until("document.getElementById('saved').textContent.includes('perhaps')")
+    assert [(d.reviewer, d.decision) for d, _ in served.review.store.all()] == [("Ann Other", "unsure")]
+
+
 def test_a_server_may_hold_readers_to_blind_mode_and_ask_for_a_token(
     browser: Any, results: Path, tmp_path: Path
 ) -> None:

@@ -119,7 +119,7 @@ const decisions = {
   listeners: [],
 
   get reviewer() {
-    return byId("reviewer").value.trim();
+    return byId("reviewer").value.replace(/[\p{C}\p{Z}]+/gu, " ").trim();
   },
 
   async open(caseId = null) {
@@ -218,14 +218,22 @@ const decisions = {
     const outbox = merged(kept.read("outbox", []), this.pending);
     if (!outbox.length) return;
     try {
-      const { saved } = await this.ask("/api/decisions", { decisions: outbox });
-      this.pending = this.pending.filter((row) => !saved.includes(row.decision_id));
-      kept.write("outbox", kept.read("outbox", []).filter((row) => !saved.includes(row.decision_id)));
+      await this.send(outbox);
       this.say("saved");
     } catch (error) {
+      // one that is refused must not hold up the others
+      if (error.status === 400) for (const row of outbox) await this.send([row]).catch(() => null);
       this.say(`not saved yet: ${error.message}; trying again`, true);
-      setTimeout(() => this.flush(), 3000);
+      clearTimeout(this.again);
+      this.again = setTimeout(() => this.flush(), 3000);
     }
+  },
+
+  async send(rows) {
+    const { saved } = await this.ask("/api/decisions", { decisions: rows });
+    const left = (row) => !saved.includes(row.decision_id);
+    this.pending = this.pending.filter(left);
+    kept.write("outbox", kept.read("outbox", []).filter(left));
   },
 
   async load(text) {
