@@ -58,7 +58,7 @@ SETTINGS = Settings()
 
 def make_image() -> Arrays:
     """Return the phantom's pixels as whole numbers."""
-    return {"pixels": np.rint(make_phantom(3, RECIPE)[0].pixels).astype(np.uint16)}
+    return {"pixels": np.rint(make_phantom(4, RECIPE)[0].pixels).astype(np.uint16)}
 
 
 def _mammogram(image: Arrays) -> Mammogram:

@@ -171,8 +171,9 @@ def test_responses_are_those_of_scipy(spacing_mm: float) -> None:
     for band in detail.bands[:6]:
         level = detail.levels[band.level]
         # the first band may not be finer than the smoothing that comes first
-        slow = ndimage.gaussian_filter(pixels, band.scale_mm / spacing_mm)
-        slow -= ndimage.gaussian_filter(pixels, 1.6 * band.scale_mm / spacing_mm)
+        # of the blur that makes a scale, the width of a pixel is a part
+        scales_px = [np.sqrt((factor * band.scale_mm / spacing_mm) ** 2 - 1 / 12) for factor in (1.0, 1.6)]
+        slow = ndimage.gaussian_filter(pixels, scales_px[0]) - ndimage.gaussian_filter(pixels, scales_px[1])
         margin = (64 + round(8 * band.scale_mm / spacing_mm)) // level.step_px + 1
         rows, cols = (np.arange(margin, n - margin) for n in band.response.shape)
         at = np.meshgrid(
