@@ -36,7 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def breast_of(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return where a film is no air, and 5 mm around: over a tenth of its range, labels and borders taken off by size."""
+    """Return where a film is over a tenth of its range, and 5 mm around; labels and borders are taken off by size."""
     small = cv2.resize(pixels, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
     bright = (small > 0.1 * np.percentile(small, 99)).astype(np.uint8)
     bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((25, 25), np.uint8))
