@@ -189,11 +189,11 @@ class _Cells:
         self.grey = self.mean(image, 1)
         self.inside = self._inside(breast)
         greys = self.grey[self.inside]
-        edges = np.quantile(greys, np.linspace(0, 1, N_GREYS + 1)[1:-1]) if len(greys) else np.empty(0)
-        group = np.searchsorted(edges, greys)
-        self.order = np.argsort(group, kind="stable")
-        self.splits = np.flatnonzero(np.diff(group[self.order])) + 1
-        centres = np.array([float(np.median(part)) for part in np.split(greys[self.order], self.splits)])
+        # cells by rising grey, in groups of equal number
+        self.order = np.argsort(greys, kind="stable")
+        ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
+        self.splits = ends[1:-1]
+        centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
         # where each cell's grey lies between two centres; the slow equivalent is `numpy.interp`, response by response
         self.lower = np.clip(np.searchsorted(centres, self.grey, side="right") - 1, 0, max(len(centres) - 2, 0))
         self.upper = np.minimum(self.lower + 1, len(centres) - 1)

@@ -37,7 +37,8 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
+    cells = _breast_cells(detail, breast)
+    tables = [_peaks(detail, band, breast, cells, settings) for band in detail.bands]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
@@ -54,9 +55,14 @@ def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> Bo
     weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
     if len(weak) and len(strong) >= settings.support_count:
         places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm
-        distance = cKDTree(places[strong]).query(places[weak], k=[settings.support_count])[0][:, 0]
+        distance = _tree(places[strong]).query(places[weak], k=[settings.support_count])[0][:, 0]
         own[weak[distance <= settings.support_mm]] = True
     return own
+
+
+def _tree(places: Floats) -> cKDTree:
+    """Return a tree that is quick to build, which counts where each is asked once."""
+    return cKDTree(places, balanced_tree=False, compact_nodes=False)
 
 
 def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
@@ -72,20 +78,32 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
         reach_px = ECHO_SCALES * coarse.scale_mm[0] / pixel_mm
         for a, b in ((one, one + 1), (one + 1, one)):
             places = [np.stack([tables[i].row_px, tables[i].col_px], axis=1) for i in (a, b)]
-            distance, nearest = cKDTree(places[1]).query(places[0], distance_upper_bound=reach_px)
+            distance, nearest = _tree(places[1]).query(places[0], distance_upper_bound=reach_px)
             near = np.flatnonzero(np.isfinite(distance))
             weaker = tables[a].response_sigma[near] < tables[b].response_sigma[nearest[near]]
             alive[a][near[weaker]] = False
     return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
 
 
-def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+def _breast_cells(detail: Detail, breast: BreastRegion) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cells of the noise maps that hold breast."""
+    row, col = (cells.astype(np.float64) * breast.step_px for cells in np.nonzero(breast.zones & Zone.BREAST))
+    return detail.cells(row, col)
+
+
+def _peaks(
+    detail: Detail,
+    band: Band,
+    breast: BreastRegion,
+    cells: tuple[NDArray[np.int64], NDArray[np.int64]],
+    settings: DetectSettings,
+) -> Seeds:
     level, response = detail.levels[band.level], band.response
     threshold = settings.supported_sigma
     if band.scale_mm >= settings.large_scale_mm:
         # the larger a spot, the larger its part in the window that its own noise is measured in
         threshold = settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
-    quietest = threshold * float(band.noise.min())
+    quietest = threshold * float(band.noise[cells].min(initial=np.inf))
     highest = cv2.dilate(response, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     is_peak = cv2.bitwise_and(cv2.compare(response, highest, cv2.CMP_GE), (response > quietest).view(np.uint8))
     points = cv2.findNonZero(is_peak)
