@@ -201,7 +201,7 @@ def stop(scene: Scene) -> str:
         time.sleep(0.005)
     time.sleep(moment := scene.moment() / 2)
     process.send_signal(signal.SIGTERM)
-    end(process, 143, 1)  # 1: it was done before
+    end(process, 143, 1, -signal.SIGTERM)  # 1: it was done before; the last: so nearly that it heard no more
     if (scene.out / ".partial").exists():
         raise Loss("a stopped run leaves .partial")
     if not (scene.out / "images.csv").exists():
