@@ -26,9 +26,6 @@ MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
 """Standard deviation of a Gaussian by its mean absolute deviation (Geary 1935, doi 10.2307/2332693)."""
 
 
-CELL_STEPS = 1
-"""Cells of the zone map, a side, in which noise is read: about 0.5 mm, a sixth of the window of its mean."""
-
 N_GREYS = 24
 """Groups of like grey in which noise is taken as one."""
 
@@ -181,10 +178,10 @@ def _level(image: FloatImage, step_px: int, box: Box) -> Level:
 
 
 class _Cells:
-    """Statistics on cells of the padded box, each of `CELL_STEPS` by `CELL_STEPS` cells of the zone map."""
+    """Statistics on cells of the padded box, those of the zone map: about 0.5 mm, a sixth of the window of noise."""
 
     def __init__(self, breast: BreastRegion, image: FloatImage) -> None:
-        self.step_px = CELL_STEPS * breast.step_px
+        self.step_px = breast.step_px
         self.size = (image.shape[0] // self.step_px, image.shape[1] // self.step_px)
         self.grey = self.mean(image, 1)
         self.inside = self._inside(breast)
@@ -205,10 +202,10 @@ class _Cells:
     def _inside(self, breast: BreastRegion) -> BoolImage:
         """Return which cells of the box are breast, without image and film edges."""
         row, col = breast.box.row_start // breast.step_px, breast.box.col_start // breast.step_px
-        part = breast.zones[row : row + CELL_STEPS * self.size[0], col : col + CELL_STEPS * self.size[1]]
-        inside = np.zeros((CELL_STEPS * self.size[0], CELL_STEPS * self.size[1]), np.bool_)
+        part = breast.zones[row : row + self.size[0], col : col + self.size[1]]
+        inside = np.zeros(self.size, np.bool_)
         inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
-        return np.asarray(inside.reshape(self.size[0], CELL_STEPS, self.size[1], CELL_STEPS).all((1, 3)), np.bool_)
+        return inside
 
     def group(self, step_px: int) -> int:
         """Return how many rows of a level are read together: those of a cell, at most 8."""

@@ -58,7 +58,7 @@ def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
     lap("measure")
     spots, outlines = classify_spots(spots, evidence, outlines, settings.classify)
     lap("classify")
-    spots, clusters, cluster_outlines = cluster_spots(spots, _place(breast.nipple), settings.cluster)
+    spots, clusters, cluster_outlines = cluster_spots(spots, breast.nipple, settings.cluster)
     lap("cluster")
     clusters = assess_clusters(spots, clusters, settings.assess)
     lap("assess")
@@ -94,17 +94,13 @@ def regroup(reading: Reading, settings: Settings) -> Reading:
     -------
     Reading
     """
-    spots, clusters, outlines = cluster_spots(reading.spots, _place(reading.nipple), settings.cluster)
+    spots, clusters, outlines = cluster_spots(reading.spots, reading.nipple, settings.cluster)
     clusters = assess_clusters(spots, clusters, settings.assess)
     values = settings.to_mapping()
     changed = {**reading.settings, "cluster": values["cluster"], "assess": values["assess"]}
     return dataclasses.replace(
         reading, spots=spots, clusters=clusters, cluster_outlines=outlines, settings=changed, seconds={}
     )
-
-
-def _place(nipple: tuple[float, float, float] | None) -> tuple[float, float] | None:
-    return nipple[:2] if nipple else None
 
 
 def library_versions() -> dict[str, str]:

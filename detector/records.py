@@ -72,6 +72,12 @@ class Morphology(enum.IntEnum):
     FINE_LINEAR_BRANCHING = 15
 
 
+THIN_MM = 0.5
+"""Width of the stroke under which a line is thin (BI-RADS 5th edition: fine linear)."""
+
+LINE_MM = 1.0
+"""Length from which a thin form is a line."""
+
 BENIGN_FORMS = (
     Morphology.SKIN,
     Morphology.VASCULAR,
@@ -360,6 +366,16 @@ class Spots(Table):
     cluster_id: NDArray[np.int32] = _column(
         "i4", "", "cluster", "cluster that the spot belongs to; 0 (in files: empty) is none"
     )
+
+    @property
+    def aspect(self) -> NDArray[np.float64]:
+        """Length by width."""
+        return np.asarray(self.length_mm / np.maximum(self.width_mm, 1e-9), np.float64)
+
+    @property
+    def stroke_mm(self) -> NDArray[np.float64]:
+        """Area by length: how wide the stroke of a line is, bent or branched."""
+        return np.asarray(self.area_mm2 / np.maximum(self.length_mm, 1e-9), np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -302,9 +302,7 @@ def test_the_ruler_measures_in_mm(browser: Any, results: Path) -> None:
         page.mouse.down()
         page.mouse.move(box["x"] + 50, box["y"] + 60, steps=4)
         page.mouse.up()
-        shown = (
-            page.inner_text("[data-view='0'] text.ruler") if False else page.text_content("[data-view='0'] text.ruler")
-        )
+        shown = page.text_content("[data-view='0'] text.ruler")
         assert abs(float(shown.removesuffix(" mm")) - 50 / scale * 0.2) <= 0.2 * 1.5 / scale + 0.05
         watched.press("ArrowRight", "Escape")
         assert page.locator("text.ruler").count() == 0

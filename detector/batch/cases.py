@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from detector.batch.find import MANIFEST, PROGRAM, is_result_folder
 from detector.batch.manifest import code_hash, version_of
 from detector.batch.pool import Limits, Lost
-from detector.batch.work import Plan, Task, draw_page_picture, unforeseen
-from detector.errors import DetectorError, ExportError, explain_missing
-from detector.export.files import file_stem, make_folder, printable, reading_name, whole_file
+from detector.batch.work import Plan, Task, draw_page_picture, make_ready, unforeseen
+from detector.errors import DetectorError, ExportError
+from detector.export.files import file_stem, make_folder, printable, put_file, reading_name
 from detector.records import Identity, Reading
 from detector.settings import Settings
 
@@ -87,14 +87,7 @@ class CaseWork:
 
     def prepare(self) -> str:
         """Import what the tasks need; say what is missing."""
-        try:
-            import cv2
-
-            import detector.export.pages  # noqa: F401
-        except ImportError as error:
-            return explain_missing(error)
-        cv2.setNumThreads(1)
-        return ""
+        return make_ready("detector.export.pages")
 
     def __call__(self, task: CaseTask, /) -> CaseOutcome:
         """Write the page of a case and its thumbnails."""
@@ -122,14 +115,14 @@ class CaseWork:
         shown = [i for row in hang([(v.reading.identity, not v.excluded) for v in views]) for i in row if i is not None]
         pictured = [(views[i].reading, views[i].picture) for i in shown if views[i].picture][:4]
         if pictured:
-            _put(folder / _THUMBNAILS / f"{case.stem}.jpg", draw_thumbnails(pictured))
-        _put(folder / FOLDER / f"{case.stem}.html", render_case(case, self.run, task.stamp).encode())
+            put_file(folder / _THUMBNAILS / f"{case.stem}.jpg", draw_thumbnails(pictured))
+        put_file(folder / FOLDER / f"{case.stem}.html", render_case(case, self.run, task.stamp).encode())
 
     def _picture(self, image: CaseImage, reading: Reading) -> bytes:
         """Return the picture that is there, or draw it from the image's file if that is known."""
         place = self.plan.folder / picture_name(image.image_id)
         if image.source is not None and (picture := draw_page_picture(self.plan, image.source, reading)):
-            _put(place, picture)
+            put_file(place, picture)
             return picture
         try:
             return place.read_bytes()
@@ -140,12 +133,6 @@ class CaseWork:
 def picture_name(image_id: str) -> str:
     """Return where in a result folder the picture of an image for its page lies."""
     return f"{PAGE_PICTURES}/{file_stem(image_id)}.jpg"
-
-
-def _put(place: Path, content: bytes) -> None:
-    make_folder(place.parent)
-    with whole_file(place) as handle:
-        handle.write(content)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -242,7 +229,7 @@ class Cases:
         rows = [self._row(case_id, images) for case_id, images in cases.items()]
         n_failed, n_skipped = (_count_rows(self.folder / f"{name}.csv") for name in ("errors", "skipped"))
         run = _run(self.folder, self.plan.settings)
-        _put(self.folder / WORKLIST, render_worklist(rows, run, n_failed, n_skipped).encode())
+        put_file(self.folder / WORKLIST, render_worklist(rows, run, n_failed, n_skipped).encode())
 
     def _row(self, case_id: str, images: tuple[CaseImage, ...]) -> CaseRow:
         from detector.export.pages import CaseRow, hang, level_of
@@ -278,7 +265,7 @@ def _run(folder: Path, settings: Settings) -> Run:
 
     place = folder / _KEY
     if not place.is_file():
-        _put(place, secrets.token_hex(8).encode())
+        put_file(place, secrets.token_hex(8).encode())
     findings = settings.report_hash()[:8]
     version = f"{version_of(PROGRAM)} code {code_hash(rooms_alone=True)[:8]} settings {findings}"
     return Run(place.read_text("ascii").strip(), version.strip(), settings.cluster.operating_point)

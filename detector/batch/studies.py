@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.batch.ledger import ANALYSED, FAILED, Entry
-from detector.batch.work import unforeseen
-from detector.errors import DetectorError, ExportError, explain_missing
-from detector.export.files import file_stem, make_folder, reading_name, whole_file
+from detector.batch.work import make_ready, unforeseen
+from detector.errors import DetectorError, ExportError
+from detector.export.files import file_stem, put_file, reading_name
 from detector.records import Reading
 
 OBJECT_FORMATS = ("sr", "tid1500", "gsps", "seg")
@@ -61,11 +61,7 @@ class StudyWork:
 
     def prepare(self) -> str:
         """Import what the tasks need; say what is missing."""
-        try:
-            import detector.export.dicom  # noqa: F401
-        except ImportError as error:
-            return explain_missing(error)
-        return ""
+        return make_ready("detector.export.dicom")
 
     def __call__(self, task: StudyTask, /) -> StudyOutcome:
         """Write the objects of a study."""
@@ -92,10 +88,8 @@ class StudyWork:
             key: [f"{', '.join(formats)} left out: {reason}" for reason, formats in reasons.items()]
             for key, reasons in lacks.items()
         }
-        place = stamp_file(self.folder, task.study_uid)
-        make_folder(place.parent)
-        with whole_file(place) as handle:
-            handle.write(json.dumps({"stamp": task.stamp, "left_out": left_out}).encode())
+        content = json.dumps({"stamp": task.stamp, "left_out": left_out}).encode()
+        put_file(stamp_file(self.folder, task.study_uid), content)
         return left_out
 
     def _reading(self, name: str) -> Reading | None:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import hmac
+import importlib
 import os
 import secrets
 import time
@@ -128,16 +129,7 @@ class FileWork:
 
     def prepare(self) -> str:
         """Import what the tasks need, and keep it to one thread; say what is missing."""
-        try:
-            import cv2
-
-            import detector.export.pictures
-            import detector.pipeline
-            import detector.read  # noqa: F401
-        except ImportError as error:
-            return explain_missing(error)
-        cv2.setNumThreads(1)
-        return ""
+        return make_ready("detector.export.pictures", "detector.pipeline", "detector.read")
 
     def __call__(self, task: Task, /) -> Outcome:
         """Do one file."""
@@ -336,6 +328,19 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 def _without_path(error: Exception, task: Task) -> str:
     """Return the message without the file's name, which is a cell of its own, and safe to print."""
     return printable(str(error).removeprefix(f"{task.path}: ").removeprefix(f"{task.shown}: "))
+
+
+def make_ready(*modules: str) -> str:
+    """Import what a worker's tasks need, and keep OpenCV to one thread; say what is missing."""
+    try:
+        import cv2
+
+        for name in modules:
+            importlib.import_module(name)
+    except ImportError as error:
+        return explain_missing(error)
+    cv2.setNumThreads(1)
+    return ""
 
 
 def unforeseen(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import BoolImage, Kind, Morphology, Shape, Spots
+from detector.records import LINE_MM, THIN_MM, BoolImage, Kind, Morphology, Shape, Spots
 from detector.settings import ClassifySettings
 
 ROD_ASPECT = 2.0
@@ -36,12 +36,6 @@ RIM_MM = 0.5
 SKIN_MM = 5.0
 """Distance to the skin line within which a lucent-centred form is one of the skin."""
 
-THIN_MM = 0.5
-"""Stroke width under which a line is thin (BI-RADS 5th edition: fine linear)."""
-
-LINE_MM = 1.0
-"""Length from which a thin form is a line, even where it is too thin for its outline to be told."""
-
 Codes = NDArray[np.int8]
 
 
@@ -60,8 +54,7 @@ def find_shape(spots: Spots, unresolved: BoolImage) -> Codes:
     ndarray of int8
         Codes of `Shape`.
     """
-    aspect = spots.length_mm / np.maximum(spots.width_mm, 1e-9)
-    stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
+    aspect = spots.aspect
     smooth = (spots.solidity >= SMOOTH_SOLIDITY) & (smoothness(spots) >= SMOOTH_CIRCULARITY)
     long = spots.length_mm >= LINE_MM
     shape = np.full(len(spots), Shape.IRREGULAR, np.int8)
@@ -69,7 +62,7 @@ def find_shape(spots: Spots, unresolved: BoolImage) -> Codes:
     shape[(spots.solidity >= ROD_SOLIDITY) & (aspect >= ROD_ASPECT)] = Shape.DASH
     # a gently curved thin line is less solid than a rod and still one line
     shape[~smooth & (aspect >= 2 * ROD_ASPECT) & (spots.solidity >= BRANCHED_SOLIDITY)] = Shape.DASH
-    shape[(spots.solidity < BRANCHED_SOLIDITY) & (stroke_mm < THIN_MM) & long] = Shape.BRANCHING
+    shape[(spots.solidity < BRANCHED_SOLIDITY) & (spots.stroke_mm < THIN_MM) & long] = Shape.BRANCHING
     shape[(spots.hole_share >= HOLE_SHARE) & (spots.diameter_mm >= RIM_MM)] = Shape.RIM
     shape[unresolved & ~((aspect >= ROD_ASPECT) & long)] = Shape.UNRESOLVED
     return shape
@@ -77,7 +70,7 @@ def find_shape(spots: Spots, unresolved: BoolImage) -> Codes:
 
 def smoothness(spots: Spots) -> NDArray[np.float64]:
     """Return the circularity by that of the ellipse of like aspect: 1 for discs, ellipses and, nearly, rods."""
-    aspect = spots.length_mm / np.maximum(spots.width_mm, 1e-9)
+    aspect = spots.aspect
     # perimeter of an ellipse with axes aspect and 1 (Ramanujan 1914)
     perimeter = 0.5 * np.pi * (3 * (aspect + 1) - np.sqrt((3 * aspect + 1) * (aspect + 3)))
     return np.asarray(spots.circularity * perimeter**2 / (np.pi**2 * aspect), np.float64)
@@ -98,13 +91,12 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
     ndarray of int8
         Codes of `Kind`.
     """
-    stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
     smooth = (spots.solidity >= ROD_SOLIDITY) & (smoothness(spots) >= ROD_SMOOTHNESS)
     # a bend widens the caliper and roughens the form, so that of a long rod the stroke must be wide as well
-    bent = (spots.length_mm >= LARGE_ROD_MM) & (stroke_mm >= STROKE_SHARE * settings.rod_width_mm)
+    bent = (spots.length_mm >= LARGE_ROD_MM) & (spots.stroke_mm >= STROKE_SHARE * settings.rod_width_mm)
     rod = (shape == Shape.DASH) & (smooth | bent)
     rod &= (spots.width_mm >= settings.rod_width_mm) & (spots.length_mm > settings.rod_length_mm)
-    thin = np.isin(shape, (Shape.DASH, Shape.BRANCHING)) & (stroke_mm < THIN_MM)
+    thin = np.isin(shape, (Shape.DASH, Shape.BRANCHING)) & (spots.stroke_mm < THIN_MM)
     macro = ((spots.width_mm >= settings.macro_width_mm) & ~thin) | rod
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
     return np.where(np.isnan(spots.width_mm), Kind.UNKNOWN, kind).astype(np.int8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -9,7 +11,19 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from detector.cluster.lines import TRACK_SHARE, find_tracks, is_wedge
-from detector.records import BENIGN_FORMS, BoolImage, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
+from detector.records import (
+    BENIGN_FORMS,
+    LINE_MM,
+    THIN_MM,
+    BoolImage,
+    Clusters,
+    Distribution,
+    Kind,
+    Morphology,
+    Outlines,
+    Shape,
+    Spots,
+)
 from detector.settings import ClusterSettings
 
 DENSITY_DISC_MM = 5.642
@@ -24,15 +38,12 @@ DOUBTFUL_SHARE = 0.5
 N_BEST = 3
 """Spots that a group's confidence rests on: fewer are no group."""
 
-THIN_MM = 0.5
-"""Width under which a line is thin (BI-RADS 5th edition: fine linear)."""
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 def cluster_spots(
-    spots: Spots, nipple_px: tuple[float, float] | None, settings: ClusterSettings
+    spots: Spots, nipple_px: Sequence[float] | None, settings: ClusterSettings
 ) -> tuple[Spots, Clusters, Outlines]:
     """Group the spots over the operating point's confidence and describe each group.
 
@@ -43,8 +54,8 @@ def cluster_spots(
     Parameters
     ----------
     spots : Spots
-    nipple_px : tuple of float or None
-        (row, col), where it is known: a segmental group is a wedge towards it.
+    nipple_px : sequence of float or None
+        (row, col) and what follows, as a Reading holds it: a segmental group is a wedge towards it.
     settings : ClusterSettings
 
     Returns
@@ -204,19 +215,20 @@ def _with_tracks(clusters: Clusters, spots: Spots) -> Clusters:
 
 def _with_wedges(clusters: Clusters, spots: Spots, group: Integers, nipple_mm: tuple[float, float] | None) -> Clusters:
     """Return the clusters with segmental ones told; regional clusters are few, so one by one."""
+    if nipple_mm is None:
+        return clusters
     distribution = clusters.distribution.copy()
-    for row in np.flatnonzero(distribution == Distribution.REGIONAL) if nipple_mm else ():
-        if is_wedge(spots[group == row], nipple_mm):  # type: ignore[arg-type]
+    for row in np.flatnonzero(distribution == Distribution.REGIONAL):
+        if is_wedge(spots[group == row], nipple_mm):
             distribution[row] = Distribution.SEGMENTAL
     return clusters.replace(distribution=distribution)
 
 
 def _is_thin(spots: Spots) -> BoolImage:
     """Return which spots are thin lines or branching: over 1 mm long, under 0.5 mm across their stroke."""
-    stroke_mm = spots.area_mm2 / np.maximum(spots.length_mm, 1e-9)
     line = (spots.shape == Shape.DASH) & (spots.width_mm < THIN_MM)
-    branched = (spots.shape == Shape.BRANCHING) & (stroke_mm < THIN_MM)
-    return np.asarray((line | branched) & (spots.length_mm >= 1.0), np.bool_)
+    branched = (spots.shape == Shape.BRANCHING) & (spots.stroke_mm < THIN_MM)
+    return np.asarray((line | branched) & (spots.length_mm >= LINE_MM), np.bool_)
 
 
 def _distances(spots: Spots, group: Integers, n_clusters: int) -> tuple[Floats, Floats]:
@@ -285,7 +297,7 @@ def _outlines(spots: Spots, hull_mm: Floats) -> Outlines:
     return Outlines(vertices.astype(np.float32), np.arange(len(hull_mm) + 1, dtype=np.int64) * N_HULL_DIRECTIONS)
 
 
-def _to_mm(spots: Spots, place_px: tuple[float, float]) -> tuple[float, float]:
+def _to_mm(spots: Spots, place_px: Sequence[float]) -> tuple[float, float]:
     row, col = _spacing_mm(spots) * place_px[:2]
     return float(row), float(col)
 

@@ -62,8 +62,7 @@ def find_tracks(spots: Spots) -> tuple[BoolImage, BoolImage]:
     -------
     piece, in_track : ndarray of bool, shape (n,)
     """
-    aspect = spots.length_mm / np.maximum(spots.width_mm, 1e-9)
-    piece = (spots.length_mm >= PIECE_MM) & (aspect >= PIECE_ASPECT) & (spots.shape != Shape.RIM)
+    piece = (spots.length_mm >= PIECE_MM) & (spots.aspect >= PIECE_ASPECT) & (spots.shape != Shape.RIM)
     in_track = np.zeros(len(spots), np.bool_)
     rows = np.flatnonzero(piece)
     if len(rows) < 4:

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import find_peaks
-from detector.detect.regions import FINEST_CELL_MM, Regions, grow_regions
+from detector.detect.regions import Regions, coarsest_levels, grow_regions
 from detector.records import BreastRegion, Detail, Marks, Seeds
 from detector.settings import DetectSettings
 
@@ -69,14 +69,12 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
     area = np.bincount(spot, minlength=n)
     row, col = (np.rint(np.bincount(spot, place, n) / area).astype(np.int64) for place in (row, col))
     scale_mm = np.maximum(np.sqrt(area / (2 * np.pi)) * detail.pixel_mm, detail.bands[0].scale_mm)
-    cells_mm = np.array([one.step_px * detail.pixel_mm for one in detail.levels])
-    level = np.searchsorted(cells_mm, np.maximum(scale_mm, FINEST_CELL_MM), side="right") - 1
     moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
     return marks.seeds.replace(
         row_px=np.where(moved, row + marks.box.row_start, marks.seeds.row_px),
         col_px=np.where(moved, col + marks.box.col_start, marks.seeds.col_px),
         scale_mm=scale_mm,
-        level=np.maximum(level, 0),
+        level=coarsest_levels(detail, scale_mm),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from detector.detect.regions import FINEST_CELL_MM
+from detector.detect.regions import coarsest_levels
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
@@ -116,19 +116,14 @@ def _peaks(
     keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & Zone.BREAST) > 0)
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
-    # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
-    grown_on = max(
-        i
-        for i, one in enumerate(detail.levels)
-        if i == 0 or one.step_px * detail.pixel_mm <= max(band.scale_mm, FINEST_CELL_MM)
-    )
     return Seeds.blank(
         n,
         row_px=row_px,
         col_px=col_px,
         scale_mm=np.full(n, band.scale_mm),
         response_sigma=sigma[keep],
-        level=np.full(n, grown_on),
+        # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
+        level=np.full(n, coarsest_levels(detail, np.array([band.scale_mm]))[0]),
     )
 
 

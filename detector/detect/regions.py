@@ -64,6 +64,13 @@ class Regions:
         )
 
 
+def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
+    """Return, size by size, the coarsest level of cells up to it or to `FINEST_CELL_MM`; the finest where none is."""
+    cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
+    choice = np.searchsorted(cells_mm, np.maximum(size_mm, FINEST_CELL_MM), side="right") - 1
+    return np.maximum(choice, 0).astype(np.int32)
+
+
 def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regions:
     """Return the pixels over half height that hang together with each seed's peak.
 
@@ -197,10 +204,9 @@ def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
 
     The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.
     """
-    cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
-    choice = np.searchsorted(cells_mm, np.maximum(0.5 * seeds.scale_mm, FINEST_CELL_MM), side="right") - 1
-    choice = np.maximum(choice, 0)
-    n_upper = np.clip(np.rint(3 * (seeds.scale_mm / cells_mm[choice]) ** 2), 2, 5).astype(np.intp)
+    choice = coarsest_levels(detail, 0.5 * seeds.scale_mm)
+    cell_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])[choice]
+    n_upper = np.clip(np.rint(3 * (seeds.scale_mm / cell_mm) ** 2), 2, 5).astype(np.intp)
     d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
     top = np.empty(len(seeds))
     for index, level in enumerate(detail.levels):

@@ -70,6 +70,13 @@ def make_folder(folder: Path) -> None:
             sync_folder(folder.parent)
 
 
+def put_file(path: Path, content: bytes) -> None:
+    """Write a file as `whole_file` does, and the folders above it where they are missing."""
+    make_folder(path.parent)
+    with whole_file(path) as handle:
+        handle.write(content)
+
+
 def file_stem(image_id: str) -> str:
     """Return the name, without suffix, of the files made for an image.
 
