@@ -53,7 +53,7 @@ class Processes:
         file = self.folder / "scheduler.json"
         here = ("--host", "127.0.0.1", "--port", 0, "--no-dashboard")
         self.start("distributed.cli.dask_scheduler", *here, "--scheduler-file", file)
-        until(file.exists)
+        until(lambda: file.exists() and file.read_text().rstrip().endswith("}"))  # it may be seen half written
         self.address = json.loads(file.read_text())["address"]
 
     def start_worker(self, nanny: str = "--no-nanny", **environment: str) -> None:
