@@ -26,10 +26,12 @@ os.environ.update(ONE_THREAD)
 import cv2
 import numpy as np
 import pydicom
-from skimage.feature import blob_dog
+from numpy.typing import NDArray
+from skimage.feature import blob_dog, blob_log
 
 import detector
 from detector.breast import find_breast
+from detector.evaluate.peers import TOP_HAT_MM
 from detector.evaluate.phantoms import make_phantom
 from detector.evaluate.recipes import Recipe
 from detector.export.dicom import StudyImage, write_objects
@@ -43,20 +45,37 @@ from detector.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES_PER_CM2 = 20.0
+SCALE_RATIO, N_SCALES = 1.6, 5
 STANDARD = Recipe(rows=4096, cols=3328, spacing_mm=0.07, breast_share=0.45)
 LARGE = Recipe(rows=5355, cols=4915, spacing_mm=0.05, breast_share=0.45)
 
 
 @dataclass(frozen=True)
+class Peer:
+    """Seconds of a peer, and how many candidates it gave."""
+
+    seconds: float
+    candidates_per_cm2: float
+
+
+@dataclass(frozen=True)
 class Times:
-    """Seconds of each step, medians over the repeats."""
+    """Seconds of each step, medians over the repeats, and the sorted ratios of what ran in turn.
+
+    `ratios` are those of blob_dog to `analyse`, `log_ratio` that of blob_log; `floor_ratios` and `read_ratios` are
+    those of `analyse` to the floor and to reading the file.
+    """
 
     analyse: float
-    peer: float
+    dog: Peer
+    log: Peer
+    floor: float
     ratios: tuple[float, ...]
+    log_ratio: float
+    floor_ratios: tuple[float, ...]
+    read_ratios: tuple[float, ...]
     rooms: dict[str, float]
     around: dict[str, float]
-    candidates_per_cm2: float
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
@@ -66,26 +85,60 @@ def seconds(work: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def peer_image(mammogram: Mammogram) -> tuple[FloatImage, float]:
-    """Return the breast's box as float32 from 0 to 1, and the breast's area in cm2."""
-    breast = find_breast(mammogram, Settings().breast)
-    box = np.array(mammogram.pixels[breast.box.slices], np.float32)
-    low, high = breast.grey_range
-    return (box - np.float32(low)) / np.float32(high - low), breast.area_cm2
+@dataclass(frozen=True)
+class Box:
+    """The breast's box: grey values as stored, the same as float32 from 0 to 1, and the breast's area in cm2."""
+
+    stored: NDArray[np.uint16]
+    image: FloatImage
+    area_cm2: float
+
+    @classmethod
+    def of(cls, mammogram: Mammogram) -> Box:
+        """Return the box of a mammogram."""
+        breast = find_breast(mammogram, Settings().breast)
+        box = np.array(mammogram.pixels[breast.box.slices], np.float32)
+        low, high = breast.grey_range
+        image = (box - np.float32(low)) / np.float32(high - low)
+        return cls(box.astype(np.uint16), image, breast.area_cm2)
 
 
-def run_peer(image: FloatImage, threshold: float) -> int:
-    """Return how many blobs scikit-image finds at five scales."""
-    blobs: FloatImage = blob_dog(image, min_sigma=1, max_sigma=1.6**4, sigma_ratio=1.6, threshold=threshold)  # type: ignore[no-untyped-call]
+def run_dog(image: FloatImage, threshold: float) -> int:
+    """Return how many blobs scikit-image's `blob_dog` finds at five scales."""
+    top = SCALE_RATIO ** (N_SCALES - 1)
+    blobs: FloatImage = blob_dog(image, min_sigma=1, max_sigma=top, sigma_ratio=SCALE_RATIO, threshold=threshold)  # type: ignore[no-untyped-call]
     return len(blobs)
 
 
-def peer_threshold(image: FloatImage, wanted: float) -> float:
-    """Return the threshold at which the peer gives about the wanted number of candidates, found by halving."""
+def run_log(image: FloatImage, threshold: float) -> int:
+    """Return how many blobs scikit-image's `blob_log` finds at the same scales."""
+    top = SCALE_RATIO ** (N_SCALES - 1)
+    blobs: FloatImage = blob_log(  # type: ignore[no-untyped-call]
+        image, min_sigma=1, max_sigma=top, num_sigma=N_SCALES, threshold=threshold, log_scale=True
+    )
+    return len(blobs)
+
+
+def run_floor(stored: NDArray[np.uint16], spacing_mm: float) -> None:
+    """Do what any method of this kind must: float32 once, a top-hat, differences of Gaussians in a pyramid."""
+    image = stored.astype(np.float32)
+    side = 2 * round(TOP_HAT_MM / 2 / spacing_mm) + 1
+    cv2.morphologyEx(image, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    level, sigma_px = cv2.GaussianBlur(image, (0, 0), 1.0), 1.0
+    for _ in range(N_SCALES):
+        blurred = cv2.GaussianBlur(level, (0, 0), sigma_px * (SCALE_RATIO**2 - 1) ** 0.5)
+        cv2.subtract(level, blurred)
+        level, sigma_px = blurred, sigma_px * SCALE_RATIO
+        if sigma_px >= 2:
+            level, sigma_px = np.ascontiguousarray(level[::2, ::2]), sigma_px / 2
+
+
+def peer_threshold(peer: Callable[[FloatImage, float], int], image: FloatImage, wanted: float) -> float:
+    """Return the threshold at which a peer gives about the wanted number of candidates, found by halving."""
     low, high = 1e-4, 1.0
     for _ in range(12):
         middle = float(np.sqrt(low * high))
-        found = run_peer(image, middle)
+        found = peer(image, middle)
         if abs(found - wanted) < 0.05 * wanted:
             return middle
         low, high = (middle, high) if found > wanted else (low, middle)
@@ -93,31 +146,45 @@ def peer_threshold(image: FloatImage, wanted: float) -> float:
 
 
 def measure(mammogram: Mammogram, path: Path, repeats: int) -> Times:
-    """Time `analyse` and the peer in turn, and what is around them, on one image."""
-    image, area_cm2 = peer_image(mammogram)
-    threshold = peer_threshold(image, CANDIDATES_PER_CM2 * area_cm2)
-    ours, peers, rooms = [], [], []
+    """Time `analyse`, and in turn with it all that it is compared with, on one image; the slow `blob_log` once."""
+    box = Box.of(mammogram)
+    dog_threshold, log_threshold = (
+        peer_threshold(peer, box.image, CANDIDATES_PER_CM2 * box.area_cm2) for peer in (run_dog, run_log)
+    )
+    readings: list[Reading] = []
+    ours, dogs, floors, reads = (list[float]() for _ in range(4))
     for _ in range(repeats):
-        start = time.perf_counter()
-        reading = detector.analyse(mammogram)
-        ours.append(time.perf_counter() - start)
-        rooms.append(reading.seconds)
-        peers.append(seconds(run_peer, image, threshold))
+        reads.append(seconds(read_mammogram, path))
+        floors.append(seconds(run_floor, box.stored, mammogram.identity.spacing_mm[0]))
+        ours.append(seconds(lambda: readings.append(detector.analyse(mammogram))))
+        dogs.append(seconds(run_dog, box.image, dog_threshold))
+    log = seconds(run_log, box.image, log_threshold)
     return Times(
         analyse=statistics.median(ours),
-        peer=statistics.median(peers),
-        ratios=tuple(sorted(p / o for p, o in zip(peers, ours, strict=True))),
-        rooms={name: statistics.median(r[name] for r in rooms) for name in rooms[0]},
-        around=measure_around(mammogram, path, reading, repeats),
-        candidates_per_cm2=run_peer(image, threshold) / area_cm2,
+        dog=Peer(statistics.median(dogs), run_dog(box.image, dog_threshold) / box.area_cm2),
+        log=Peer(log, run_log(box.image, log_threshold) / box.area_cm2),
+        floor=statistics.median(floors),
+        ratios=ratios(dogs, ours),
+        log_ratio=log / statistics.median(ours),
+        floor_ratios=ratios(ours, floors),
+        read_ratios=ratios(ours, reads),
+        rooms={name: statistics.median(r.seconds[name] for r in readings) for name in readings[0].seconds},
+        around={
+            "read and decode": statistics.median(reads),
+            **measure_around(mammogram, readings[0], repeats),
+        },
     )
 
 
-def measure_around(mammogram: Mammogram, path: Path, reading: Reading, repeats: int) -> dict[str, float]:
-    """Return the seconds of decoding and drawing, medians."""
+def ratios(times: list[float], others: list[float]) -> tuple[float, ...]:
+    """Return the ratios of times that were taken in turn, sorted."""
+    return tuple(sorted(time / other for time, other in zip(times, others, strict=True)))
+
+
+def measure_around(mammogram: Mammogram, reading: Reading, repeats: int) -> dict[str, float]:
+    """Return the seconds of drawing, medians."""
     overlay = draw_overlay(mammogram, reading)
     calls: dict[str, tuple[Callable[..., object], tuple[object, ...]]] = {
-        "read and decode": (read_mammogram, (path,)),
         "draw overlay": (draw_overlay, (mammogram, reading)),
         "encode overlay": (encode_png, (overlay,)),
         "draw crops": (lambda *given: list(draw_crops(*given)), (mammogram, reading)),
@@ -184,16 +251,7 @@ def run_highdicom(image: StudyImage) -> None:
 def peak_memory_mb(path: Path) -> float:
     """Return the highest VmHWM among the processes of a run with one worker over one file, in MB (Linux)."""
     with tempfile.TemporaryDirectory() as out:
-        command = [
-            str(Path(sys.executable).with_name("detector")),
-            "run",
-            str(path),
-            "--out",
-            out,
-            "--workers",
-            "1",
-            "--quiet",
-        ]
+        command = [sys.executable, "-m", "detector", "run", str(path), "--out", out, "--workers", "1", "--quiet"]
         run = subprocess.Popen(command, env=os.environ | ONE_THREAD)
         peak = 0
         while run.poll() is None:
@@ -224,7 +282,6 @@ def _high_water_kb(pid: int) -> int:
 
 def report(times: Times, memory: dict[str, float], objects: tuple[float, float] | None, repeats: int) -> str:
     """Return BENCHMARKS.md."""
-    middle = statistics.median(times.ratios)
     total = sum(times.rooms.values())
     lines = [
         "# Benchmarks",
@@ -234,14 +291,27 @@ def report(times: Times, memory: dict[str, float], objects: tuple[float, float] 
         f"Machine: {processor()}, one core, Python {platform.python_version()}, OpenCV {cv2.__version__}, "
         f"numpy {np.__version__}.",
         f"Image: phantom of {STANDARD.rows} x {STANDARD.cols} pixels of {STANDARD.spacing_mm} mm, "
-        f"breast {STANDARD.breast_share:.0%} of it. Medians of {repeats} runs, ours and the peer's in turn.",
+        f"breast {STANDARD.breast_share:.0%} of it. Medians of {repeats} runs of all in turn, but one of `blob_log`. "
+        "The floor is what any such method must do on the breast's box: grey values to float32 once, a white top-hat "
+        f"of {TOP_HAT_MM} mm with an ellipse, and differences of Gaussians at five scales in a pyramid, each octave "
+        "halved. Ratios are least, median and greatest.",
         "",
         "| | seconds |",
         "|---|---|",
         f"| `detector.analyse` | {times.analyse:.3f} |",
-        f"| `skimage.feature.blob_dog` on the breast's box, five scales, {times.candidates_per_cm2:.1f} candidates "
-        f"a cm2 | {times.peer:.3f} |",
-        f"| **ratio** (least, median, greatest) | {times.ratios[0]:.1f}, **{middle:.1f}**, {times.ratios[-1]:.1f} |",
+        f"| `skimage.feature.blob_dog` on the breast's box, five scales, {times.dog.candidates_per_cm2:.1f} candidates "
+        f"a cm2 | {times.dog.seconds:.3f} |",
+        f"| **ratio** of it to `analyse` | {spread(times.ratios)} |",
+        f"| `skimage.feature.blob_log` on the same box, the same scales, {times.log.candidates_per_cm2:.1f} candidates "
+        f"a cm2 | {times.log.seconds:.3f} |",
+        f"| ratio of it to `analyse` | {times.log_ratio:.1f} |",
+        f"| the floor | {times.floor:.3f} |",
+        f"| ratio of `analyse` to it | {spread(times.floor_ratios)} |",
+        f"| the file, read and decoded | {times.around['read and decode']:.3f} |",
+        f"| ratio of `analyse` to it | {spread(times.read_ratios)} |",
+        "",
+        "Two workers against one, over 64 images of mixed size: in the part **Two workers**, which `scripts/endurance "
+        "--only workers` measures.",
         "",
         "| room | ms | share |",
         "|---|---|---|",
@@ -266,6 +336,11 @@ def report(times: Times, memory: dict[str, float], objects: tuple[float, float] 
             "",
         ]
     return "\n".join(lines)
+
+
+def spread(values: tuple[float, ...]) -> str:
+    """Return the least, the median and the greatest of sorted ratios."""
+    return f"{values[0]:.1f}, **{statistics.median(values):.1f}**, {values[-1]:.1f}"
 
 
 def kept_parts(path: Path) -> str:
