@@ -119,8 +119,7 @@ class Flag(enum.IntFlag):
     IN_PECTORAL = 2
     NEAR_EDGE = 4
     SIZE_IS_UPPER_BOUND = 8
-    POSSIBLE_VASCULAR = 16
-    POSSIBLE_DUST = 32
+    POSSIBLE_DUST = 32  # 16 means nothing
     POSSIBLE_STRAND = 64
     SATURATED = 128
     OUTLINE_CUT = 256

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detector.classify import classify_spots
+from detector.classify import _flags, classify_spots
 from detector.classify.forms import find_kind, find_morphology, find_shape, smoothness
 from detector.classify.judge import (
     APART_MM,
@@ -315,6 +315,13 @@ def test_flags_say_what_the_evidence_says(rooms: Rooms) -> None:
     ):
         assert np.array_equal((spots.flags & flag) > 0, rooms.evidence.column(name)[kept] > 0), name
     assert np.array_equal((spots.flags & Flag.SIZE_IS_UPPER_BOUND) > 0, spots.width_mm < np.float32(0.4))
+
+
+def test_every_flag_is_set_by_something(rooms: Rooms) -> None:
+    """Vascular tracks are told at their cluster: its form, and its reason."""
+    values = np.ones((1, len(rooms.evidence.names)), np.float32)
+    values[0, [rooms.evidence.names.index(name) for name in ("ring_0.6_evenness", "pixel_mm")]] = 0.05
+    assert _flags(Evidence(rooms.evidence.names, values), np.array([True])).tolist() == [sum(Flag)]
 
 
 def test_unresolved_spots_have_no_form_word(rooms: Rooms) -> None:
