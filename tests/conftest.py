@@ -1,11 +1,14 @@
-"""What all tests share: how hypothesis searches, and what happens to tests whose system tool is missing."""
+"""What tests share: how hypothesis searches, a sample and a Reading of it, what becomes of tests that lack a tool."""
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from detector.read import read_mammogram
+from detector.records import Mammogram, Reading
 from scripts.environment import LONG_TOOLS, TOOLS
 from tests.known_misses import reason_for
 
@@ -31,3 +34,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def mammogram() -> Mammogram:
+    """Return an image of the sample data."""
+    return read_mammogram(Path(__file__).parents[1] / "sample_data/LCC.dcm")
+
+
+@pytest.fixture(scope="session")
+def reading(mammogram: Mammogram) -> Reading:
+    """Return a Reading of it with invented findings."""
+    from tests.dicom_studies import make_reading
+
+    return make_reading(mammogram.identity, 60, 4)

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 import detector
 from detector.export.pictures import NOT_NORMAL, NOTICE
 from detector.records import Mammogram, Outlines, Reading
-from tests.dicom_studies import make_reading
 
 ROOT = Path(__file__).parents[1]
 VOID = {"img", "br"}
@@ -48,16 +46,6 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words += f" {data}"
-
-
-@pytest.fixture(scope="module")
-def mammogram() -> Mammogram:
-    return detector.read_mammogram(ROOT / "sample_data/LCC.dcm")
-
-
-@pytest.fixture(scope="module")
-def reading(mammogram: Mammogram) -> Reading:
-    return make_reading(mammogram.identity, 60, 4)
 
 
 def test_a_mammogram_is_a_picture_and_a_small_table(mammogram: Mammogram) -> None:

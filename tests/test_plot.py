@@ -12,28 +12,16 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-import detector
 from detector import plot
 from detector.errors import ExportError
 from detector.evaluate.froc import Curve
 from detector.export.pictures import NOT_NORMAL, NOTICE
 from detector.records import Box, Kind, Mammogram, Reading
-from tests.dicom_studies import make_reading
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def mammogram() -> Mammogram:
-    return detector.read_mammogram(ROOT / "sample_data/LCC.dcm")
-
-
-@pytest.fixture(scope="module")
-def reading(mammogram: Mammogram) -> Reading:
-    return make_reading(mammogram.identity, 60, 4)
 
 
 @pytest.fixture(autouse=True)
