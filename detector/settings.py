@@ -91,13 +91,15 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        3.6, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 300 is calcium"
+        4.0, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 250 is calcium"
     )
     supported_sigma: float = _knob(
         2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "reaches nine in ten inserted specks"
     )
     support_sigma: float = _knob(4.5, "sigma", (1, 50), "blob response that supports weak ones", "1.5 a cm2 by chance")
-    support_count: int = _knob(2, "", (1, 20), "strong ones that a weak one needs around", "a group has three")
+    support_count: int = _knob(
+        2, "", (1, 20), "strong ones that a weak one needs around; the fainter half one more", "a group has three"
+    )
     support_mm: float = _knob(4.0, "mm", (0.5, 30), "distance within which they support", "the size of tight groups")
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"

@@ -14,6 +14,11 @@ from detector.detect.regions import coarsest_levels
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
+MOST_OUTSIDE = 5
+"""Places of sixteen on a blob's rim outside the breast that make it a corner: along a straight border there are four."""
+
+_ANGLE = np.arange(16) * (np.pi / 8)
+
 Floats = NDArray[np.float64]
 
 HIDING_SCALE_MM = 0.8
@@ -42,6 +47,7 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
+    seeds = seeds[~_is_corner(seeds, detail.pixel_mm, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
@@ -49,15 +55,36 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
 
 
 def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
-    """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise."""
+    """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise.
+
+    The fainter half of those that need support need one more.
+    """
     own = seeds.response_sigma >= settings.threshold_sigma
     own |= seeds.scale_mm >= settings.large_scale_mm
     weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
-    if len(weak) and len(strong) >= settings.support_count:
+    if len(weak) and len(strong) > settings.support_count:
         places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm
-        distance = _tree(places[strong]).query(places[weak], k=[settings.support_count])[0][:, 0]
-        own[weak[distance <= settings.support_mm]] = True
+        ranks = [settings.support_count, settings.support_count + 1]
+        distance = _tree(places[strong]).query(places[weak], k=ranks, distance_upper_bound=settings.support_mm)[0]
+        fainter = seeds.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
+        own[weak[np.isfinite(np.where(fainter, distance[:, 1], distance[:, 0]))]] = True
     return own
+
+
+def _is_corner(seeds: Seeds, pixel_mm: float, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
+    """Return which coarse peaks are corners of what is exposed: their blob's rim leaves the breast or is a film's edge.
+
+    Where the image itself ends nothing is known of the rim.
+    """
+    corner = seeds.scale_mm >= settings.coarse_scale_mm
+    coarse = np.flatnonzero(corner)
+    radius_px = math.sqrt(2) * seeds.scale_mm[coarse, None] / pixel_mm
+    row_px = seeds.row_px[coarse, None] + radius_px * np.sin(_ANGLE)
+    col_px = seeds.col_px[coarse, None] + radius_px * np.cos(_ANGLE)
+    zones = breast.zones[breast.cells(row_px, col_px)]
+    outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
+    corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
+    return corner
 
 
 def _tree(places: Floats) -> cKDTree:

@@ -116,7 +116,8 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     # what hardly stands out must end like a disc to be one
     faint = seeds.response_sigma < settings.large_threshold_sigma
     share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)
-    fades = edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)
+    # what had a sharp border at the first look is not asked again: it keeps it in the edge
+    fades = (edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)) & np.isnan(seeds.edge)
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
     return seeds.replace(edge=edge)[kept], inside[kept]
 
