@@ -41,6 +41,9 @@ CELLS_OF_SCALE = 0.75
 PIXEL_BLUR = 1 / math.sqrt(12)
 """Standard deviation, in pixels, of the mean over a pixel's width."""
 
+LEAST_BLUR = 0.45
+"""Standard deviation in cells that coarse levels are blurred by: halved pictures look different from shift to shift."""
+
 DETAIL_MM = 0.3
 """Distance over which grey levels are compared to measure the noise of pixels: beyond the blur, within the texture."""
 
@@ -67,12 +70,12 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         return Detail((), (), nothing, nothing, nothing, 1, mammogram.pixel_mm, breast.box)
     pixel_mm = mammogram.pixel_mm
     plain = _padded(mammogram.pixels, breast.box)
-    smooth_px = settings.smoothing_mm / pixel_mm
-    image = _blur(plain, smooth_px) if smooth_px > 0.3 else plain
+    smooth_px = _missing_blur(settings, pixel_mm)
+    image = _blur(plain, smooth_px) if smooth_px else plain
     cells = _Cells(breast, image)
     levels, bands = [_level(image, 1, breast.box)], []
     # how far `current` is blurred, as a standard deviation in pixels; a pixel is itself a mean over its square
-    step_px, blurred_px, current = 1, math.hypot(smooth_px if smooth_px > 0.3 else 0.0, PIXEL_BLUR), image
+    step_px, blurred_px, current = 1, math.hypot(smooth_px, PIXEL_BLUR), image
     for scale_mm in _scales(settings, pixel_mm):
         scale_px = scale_mm / pixel_mm
         while scale_px > 1.999 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
@@ -80,7 +83,8 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
             blurred_px = math.hypot(blurred_px, step_px / 4)
         inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px)
         if levels[-1].step_px != step_px:
-            levels.append(_level(_blur(plain, max(smooth_px / step_px, 0.45)), step_px, breast.box))
+            blur = max(_missing_blur(settings, step_px * pixel_mm), LEAST_BLUR)
+            levels.append(_level(_blur(plain, blur), step_px, breast.box))
         current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px)
         response = np.subtract(inner, current)
         window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
@@ -97,6 +101,12 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         pixel_mm=pixel_mm,
         box=breast.box,
     )
+
+
+def _missing_blur(settings: EnhanceSettings, cell_mm: float) -> float:
+    """Return the Gaussian, in cells, that blurs cells as much as wanted; 0 where they are about that wide."""
+    missing = math.sqrt(max((settings.smoothing_mm / cell_mm) ** 2 - PIXEL_BLUR**2, 0.0))
+    return missing if missing > 0.3 else 0.0
 
 
 def _fine_detail(image: FloatImage, pixel_mm: float, group: int) -> FloatImage:

@@ -64,7 +64,11 @@ class EnhanceSettings:
     """How `enhance` removes the background and equalises the noise."""
 
     smoothing_mm: float = _knob(
-        0.045, "mm", (0, 1), "standard deviation of the first Gaussian", "blur of common detectors"
+        0.0535,
+        "mm",
+        (0, 1),
+        "standard deviation of what pixels and the first Gaussian blur by together",
+        "blur of common detectors",
     )
     finest_scale_mm: float = _knob(
         0.075,

@@ -1,4 +1,4 @@
-"""The last stage of a run: a review page for each case and the worklist over all, from tables and saved Readings."""
+"""The last stage: a review page for each case and the worklist over all, from tables and saved Readings."""
 
 from __future__ import annotations
 
@@ -34,13 +34,17 @@ _HEAD_BYTES = 2000
 _LOG = logging.getLogger(__name__)
 
 
+Cluster = tuple[bool, float, str]
+"""Whether it is flagged, its rank, and the reasons."""
+
+
 @dataclass(frozen=True)
 class CaseImage:
     """One image of a case: its row of images.csv, what its clusters' rows say, and how its file is read if need be."""
 
     image_id: str
     row: Mapping[str, str]
-    clusters: tuple[tuple[bool, float, str], ...] = ()
+    clusters: tuple[Cluster, ...] = ()
     source: Task | None = None
 
     @property
@@ -54,6 +58,9 @@ class CaseImage:
         modifiers = tuple(word for word in self.row["view_modifiers"].split("|") if word)
         side, view, path = self.row["side"], self.row["view"], self.row["path"]
         return Identity(self.image_id, path, side=side, view=view, view_modifiers=modifiers)
+
+
+CasesById = dict[str, tuple[CaseImage, ...]]
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,11 @@ class Cases:
         DetectorError
             If the folder refuses, or holds no tables.
         """
-        make_folder(self.folder / FOLDER)
-        run = _run(self.folder, self.plan.settings)
+        work = self.work()
         cases = read_cases(self.folder, self.sources)
-        tasks = [task for case_id, images in cases.items() if (task := self._task(case_id, images, run))]
+        tasks = self.due(cases, work.run)
         if tasks:
-            for task, outcome in runner(tasks, CaseWork(self.plan, run), limits, stopped):
+            for task, outcome in runner(tasks, work, limits, stopped):
                 if not isinstance(outcome, Lost) and outcome.refused:
                     raise ExportError(outcome.refused)
                 if reason := outcome.message if isinstance(outcome, Lost) else outcome.failed:
@@ -183,6 +189,15 @@ class Cases:
         self._remove_others({file_stem(case_id) for case_id in cases})
         self.write_worklist(cases)
         return len(tasks)
+
+    def work(self) -> CaseWork:
+        """Return what the workers do with a case."""
+        make_folder(self.folder / FOLDER)
+        return CaseWork(self.plan, _run(self.folder, self.plan.settings))
+
+    def due(self, cases: Mapping[str, tuple[CaseImage, ...]], run: Run) -> list[CaseTask]:
+        """Return a task for each of these cases whose page is not there yet as it must be."""
+        return [task for case_id, images in cases.items() if (task := self._task(case_id, images, run))]
 
     def _remove_others(self, stems: set[str]) -> None:
         """Remove pages of cases that are in the tables no more: they may show other findings."""
@@ -315,7 +330,7 @@ _COLUMNS = (
 )
 
 
-def read_cases(folder: Path, sources: Mapping[str, Task] | None = None) -> dict[str, tuple[CaseImage, ...]]:
+def read_cases(folder: Path, sources: Mapping[str, Task] | None = None) -> CasesById:
     """Return the images of each case, by case id, as images.csv and clusters.csv tell them.
 
     Raises
@@ -323,23 +338,42 @@ def read_cases(folder: Path, sources: Mapping[str, Task] | None = None) -> dict[
     DetectorError
         If the tables are not there or not ours.
     """
-    clusters: dict[str, list[tuple[bool, float, str]]] = {}
-    cases: dict[str, list[CaseImage]] = {}
+    clusters: dict[str, list[Cluster]] = {}
     try:
         for row in _rows(folder / "clusters.csv"):
-            cluster = row["review"] == "true", float(row["suspicion"] or 0), row["reasons"]
-            clusters.setdefault(row["image_id"], []).append(cluster)
-        for row in _rows(folder / "images.csv"):
-            image_id = row["image_id"]
-            kept = {name: row[name] for name in _COLUMNS}
-            image = CaseImage(image_id, kept, tuple(clusters.get(image_id, ())), (sources or {}).get(image_id))
-            cases.setdefault(row["case_id"] or image_id, []).append(image)
+            clusters.setdefault(row["image_id"], []).append(_cluster(row))
+        return _cases(
+            CaseImage(row["image_id"], _kept(row), tuple(clusters.get(row["image_id"], ())), source)
+            for row in _rows(folder / "images.csv")
+            for source in [(sources or {}).get(row["image_id"])]
+        )
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DetectorError(
             f"{folder} holds no tables images.csv and clusters.csv of a run; make them with"
             " detector run PATH --out DIR --formats csv,report"
         ) from error
+
+
+def cases_of(rows: Iterable[tuple[Mapping[str, str], Iterable[Mapping[str, str]], Task | None]]) -> CasesById:
+    """Return the images of each case, by case id, of rows of images.csv, each with its rows of clusters.csv."""
+    return _cases(
+        CaseImage(row["image_id"], _kept(row), tuple(map(_cluster, clusters)), source) for row, clusters, source in rows
+    )
+
+
+def _cases(images: Iterable[CaseImage]) -> CasesById:
+    cases: dict[str, list[CaseImage]] = {}
+    for image in images:
+        cases.setdefault(image.row["case_id"] or image.image_id, []).append(image)
     return {case_id: tuple(images) for case_id, images in cases.items()}
+
+
+def _kept(row: Mapping[str, str]) -> dict[str, str]:
+    return {name: row[name] for name in _COLUMNS}
+
+
+def _cluster(row: Mapping[str, str]) -> Cluster:
+    return row["review"] == "true", float(row["suspicion"] or 0), row["reasons"]
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from distributed import Client, Future, Worker, WorkerPlugin, get_worker
 from distributed.scheduler import KilledWorker
 
+from detector.batch.early import RunWork
 from detector.batch.manifest import code_hash, library_versions
 from detector.batch.pool import Attendant, Limits, Lost, run_locally
 from detector.batch.work import PARTIAL, FileWork, Outcome, Task
@@ -264,7 +265,7 @@ class Cluster:
         DetectorError
             If the scheduler cannot be reached or is lost, if no worker is there, or one is not fit.
         """
-        waiting = deque(tasks)
+        waiting = tasks if isinstance(tasks, deque) else deque(tasks)
         if not waiting:
             return
         token = self.out.resolve() / PARTIAL / f"shared-{secrets.token_hex(8)}"
@@ -273,6 +274,8 @@ class Cluster:
             with _connected(self.address) as client:
                 conditions = Conditions.of(_samples(waiting), token, secret)
                 gather = not _examine_all(client, conditions)
+                if gather and isinstance(work, RunWork):
+                    work = work.files
                 if gather and not isinstance(work, FileWork):
                     yield from run_locally(waiting, work, limits, stopped)  # it needs the result folder
                     return
@@ -310,8 +313,13 @@ class _Dispatch:
         try:
             while (waiting or self._again or self._flying) and not stopped():
                 while waiting and len(self._flying) < self._count():
-                    self._send(waiting.popleft())
+                    task, alone = waiting.popleft(), False
+                    # what is made in the result folder is left to the end of the run, if that is not shared
+                    if isinstance(task, Task) or not self._gather:
+                        self._send(task)
                 if not self._flying:
+                    if not self._again:
+                        break
                     alone = True
                     self._send(self._again.popleft())
                 for task, result in self._land():
@@ -429,7 +437,8 @@ def _examine_all(client: Client, conditions: Conditions) -> bool:
 
 def _samples(tasks: deque[Any]) -> Iterator[Path]:
     """Return some of the files that the tasks are about, spread over all."""
-    chosen = [tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES)] if len(tasks) > _SAMPLES else tasks
+    n = min(_SAMPLES, len(tasks))
+    chosen = [tasks[i * len(tasks) // n] for i in range(n)]
     return iter(dict.fromkeys(path for task in chosen for path in task.paths))
 
 

@@ -66,6 +66,15 @@ class Lost:
     message: str
 
 
+class Tasks(deque[_T]):
+    """Tasks to which others may be added while they are done; who iterates takes them out."""
+
+    def __iter__(self) -> Iterator[_T]:
+        """Yield tasks until none is left."""
+        while self:
+            yield self.popleft()
+
+
 class Work(Protocol[_TaskIn, _ResultOut]):
     """What is taken to the workers, by pickle: how to make ready, and how to do a task."""
 
@@ -87,7 +96,7 @@ def run_locally(
     Parameters
     ----------
     tasks : iterable
-        Taken to the workers by pickle, one by one; so are the results taken back.
+        Taken to the workers by pickle, one by one; so are the results taken back. A deque may grow meanwhile.
     work : Work
     limits : Limits
     stopped : callable
@@ -139,7 +148,7 @@ class _Supervisor(Generic[_T, _R]):
     """The state of `run_locally`."""
 
     def __init__(self, tasks: Iterable[_T], work: Work[_T, _R], limits: Limits) -> None:
-        self._waiting = deque(tasks)
+        self._waiting = tasks if isinstance(tasks, deque) else deque(tasks)
         self._again: deque[_T] = deque()
         self._work = work
         self._limits = limits

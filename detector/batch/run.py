@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from detector.batch.cases import FOLDER as REPORT
-from detector.batch.cases import FORMAT, WORKLIST, Cases, picture_name
+from detector.batch.cases import FORMAT, WORKLIST, Cases, CaseTask, cases_of, picture_name
+from detector.batch.early import AnyTask, Early, Groups, Known, RunWork
 from detector.batch.find import (
     MANIFEST,
     RESULT_FOLDERS,
@@ -35,20 +36,21 @@ from detector.batch.find import (
 )
 from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
 from detector.batch.manifest import code_hash, now, write_manifest
-from detector.batch.pool import Limits, Lost, check_limits, run_locally
-from detector.batch.studies import FOLDER, OBJECT_FORMATS, Studies, StudyWork, check_formats
-from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images, write_tables
+from detector.batch.pool import Limits, Lost, Tasks, check_limits, run_locally
+from detector.batch.studies import FOLDER, OBJECT_FORMATS, Studies, StudyTask, StudyWork, check_formats, study_of
+from detector.batch.tabulate import TABLE_NAMES, Notes, Totals, excluded_images, image_cells, write_tables
 from detector.batch.watch import watch
 from detector.batch.work import PARTIAL, REFUSED, FileWork, Outcome, Plan, Task, pseudonym
 from detector.errors import DetectorError, ExportError
 from detector.export.files import PART, make_folder, printable, reading_name, sync_folder, whole_file
-from detector.export.tables import IMAGE_COLUMNS
+from detector.export.tables import CLUSTER_COLUMNS, IMAGE_COLUMNS
 from detector.records import SpacingSource
 from detector.settings import ReadSettings, Settings
 
 FORMATS = ("csv", "json", "parquet", "overlay", "crops", FORMAT, *OBJECT_FORMATS)
 _LEDGER, _LOCK, _SECRET = "ledger.sqlite", ".lock", "pseudonym.key"
 _STUDY_UID = [column.name for column in IMAGE_COLUMNS].index("study_uid")
+_CLUSTER_NAMES = tuple(column.name for column in CLUSTER_COLUMNS)
 _COMMIT_S = 1.0
 _TABLES_S = 600.0
 _SECONDS_PER_IMAGE, _MEGABYTES_PER_PICTURE, _MEGABYTES_PER_READING = 2.0, 8.0, 1.0  # of a 13.6 Mpx image
@@ -149,7 +151,7 @@ class Estimate:
 Stopped = Callable[[], bool]
 Tell = Callable[[Progress], None]
 Runner = Callable[[Iterable[Any], Any, Limits, Stopped], Iterator[tuple[Any, Any]]]
-"""Who does the work, first of files and then of studies, as `pool.run_locally` does."""
+"""Who does the work, as `pool.run_locally` does; tasks that are added meanwhile may be left to the end of the run."""
 
 
 def run_batch(
@@ -262,33 +264,49 @@ class _Run:
     def _do(self, tasks: list[Task], tell: Tell, stopped: Stopped, runner: Runner) -> None:
         """Do the tasks, and those of further frames that turn up meanwhile."""
         done = self._done
+        work = self._work()
+        groups = self._groups(tasks) if isinstance(work, RunWork) and tasks else None
+        early = Early(groups, self._object_tasks, lambda keys: self._page_tasks(work, keys), self._studies.left_out)
+        headers = groups.tasks if groups else []
         while True:
             self._due += len(tasks)
             tell(Progress(self._due, done.total(), done[FAILED]))
             frames: list[Task] = []
-            for task, outcome in runner(tasks, self._work(), self._job.limits, stopped):
-                entry = self._record(task, outcome)
-                frames += self._further_frames(entry, task)
-                done[entry.status] += 1
-                tell(Progress(self._due, done.total(), done[FAILED], entry.shown, entry.status, entry.message))
+            waiting = Tasks[AnyTask]([*headers, *tasks])
+            for task, outcome in runner(waiting, work, self._job.limits, stopped):
+                if isinstance(task, Task):
+                    entry = self._record(task, outcome)
+                    frames += self._further_frames(entry, task)
+                    done[entry.status] += 1
+                    tell(Progress(self._due, done.total(), done[FAILED], entry.shown, entry.status, entry.message))
+                further = list(early.heard(task, outcome))
+                if not stopped():
+                    waiting.extendleft(further)
                 self._now_and_then()
+            headers = []
             if not (tasks := frames):
                 return
 
-    def _work(self) -> FileWork:
+    def _work(self) -> FileWork | RunWork:
+        """Return what the workers do: with files alone, or also with what is made of them."""
+        files, formats, pages = FileWork(self._plan()), self._studies.formats, FORMAT in self._job.formats
+        if not formats and not pages:
+            return files
+        studies = StudyWork(self._studies.folder, formats) if formats else None
+        return RunWork(files, studies, Cases(files.plan, {}).work() if pages else None)
+
+    def _plan(self) -> Plan:
         job = self._job
-        return FileWork(
-            Plan(
-                folder=job.out.resolve(),
-                settings=job.settings,
-                listed_confidence=job.listed_confidence,
-                overlays="overlay" in job.formats,
-                crops="crops" in job.formats,
-                pages=FORMAT in job.formats,
-                pictures=job.pictures,
-                force_spacing=job.force_spacing,
-                secret=self._secret,
-            )
+        return Plan(
+            folder=job.out.resolve(),
+            settings=job.settings,
+            listed_confidence=job.listed_confidence,
+            overlays="overlay" in job.formats,
+            crops="crops" in job.formats,
+            pages=FORMAT in job.formats,
+            pictures=job.pictures,
+            force_spacing=job.force_spacing,
+            secret=self._secret,
         )
 
     # ---------------------------------------------------------------------------------------------- what is due
@@ -471,14 +489,11 @@ class _Run:
 
     def _write_objects(self, stopped: Stopped, runner: Runner) -> None:
         """Make the DICOM objects of each study, now that all its files are done; a run that is stopped leaves them."""
-        studies, entries = self._studies, self._ledger.entries
+        studies = self._studies
         if not studies.formats or stopped():
             return
         self._commit()  # the Readings are in their places
-        there = [(entries[key], found.path) for key, found in self._found.items() if key in self._settled]
-        analysed = [entry for entry, _ in there if entry.status == ANALYSED]
-        uids = {entry.key: self._ledger.rows(entry.key).image[_STUDY_UID] for entry in analysed}
-        tasks = studies.due(there, uids, excluded_images(analysed))
+        tasks = self._object_tasks(self._found)
         work = StudyWork(studies.folder, studies.formats)
         for task, outcome in runner(tasks, work, self._job.limits, stopped):
             if isinstance(outcome, Lost):
@@ -488,22 +503,77 @@ class _Run:
             else:
                 studies.left_out |= outcome.left_out
 
+    def _object_tasks(self, keys: Iterable[str]) -> list[StudyTask]:
+        """Return a task for each study of these files whose objects are due; they are all of their studies."""
+        if not self._studies.formats:
+            return []
+        entries = self._ledger.entries
+        ordered = sorted((key for key in keys if key in self._settled), key=self._order.__getitem__)
+        there = [(entries[key], self._found[key].path) for key in ordered]
+        analysed = [entry for entry, _ in there if entry.status == ANALYSED]
+        uids = {entry.key: self._study_uid(entry) for entry in analysed}
+        return self._studies.due(there, uids, excluded_images(analysed))
+
+    def _study_uid(self, entry: Entry) -> str:
+        return self._ledger.rows(entry.key).image[_STUDY_UID]
+
+    def _page_tasks(self, work: FileWork | RunWork, keys: list[str]) -> list[CaseTask]:
+        """Return a task for each case of these files whose page is due; they are all of their cases."""
+        if not isinstance(work, RunWork) or work.cases is None:
+            return []
+        entries = [entry for key in keys if (entry := self._ledger.entries[key]).status == ANALYSED]
+        entries.sort(key=lambda e: (e.shown, e.image_id))
+        excluded, notes = excluded_images(entries), Notes(self._given_cases(keys), self._studies.left_out)
+        rows = [
+            (
+                image_cells(entry.key, packed, excluded, notes),
+                [dict(zip(_CLUSTER_NAMES, row, strict=True)) for row in packed.clusters],
+                self._source(entry),
+            )
+            for entry in entries
+            for packed in [self._ledger.rows(entry.key)]
+        ]
+        return Cases(work.files.plan, {}).due(cases_of(rows), work.cases.run)
+
+    def _source(self, entry: Entry) -> Task | None:
+        """Return how an image is read whose picture for its page the run has not drawn."""
+        if picture_name(entry.image_id) in entry.files:
+            return None
+        found = self._found[entry.key]
+        return Task(entry.key, found.path, self._shown(found), found.frame, self._spacing(found), draw=True)
+
+    def _given_cases(self, keys: Iterable[str]) -> dict[str, str]:
+        cases = self._job.cases
+        return {key: case for key in keys if (case := value_of(cases, self._found[key]))} if cases else {}
+
+    def _groups(self, tasks: list[Task]) -> Groups:
+        """Return which files have to do with one another, as far as it is known before headers are read."""
+        return Groups(tasks, self._known({task.key for task in tasks}), self._given_cases(self._found))
+
+    def _known(self, due: set[str]) -> Iterator[tuple[str, Known]]:
+        """Yield what is known of the files that are done."""
+        for key in self._settled - due:
+            entry = self._ledger.entries[key]
+            if entry.status == ANALYSED:
+                study_uid = self._study_uid(entry)
+                yield key, Known.of(study_uid, entry.image_id, entry.exposure_id, entry.n_frames)
+            elif entry.status == FAILED and self._studies.formats:
+                yield key, Known.of_failed(study_of(self._found[key].path))
+            elif entry.status == DUPLICATE:
+                yield key, Known.of_duplicate(entry.image_id)
+
     def _write_pages(self, stopped: Stopped, runner: Runner) -> None:
         """Write the review page of each case and the worklist, now that the tables are there."""
         job = self._job
         if FORMAT not in job.formats or stopped():
             return
-        owned = {name for entry in self._ledger.entries.all() for name in entry.files}
         sources: dict[str, Task] = {}
-        for key, found in self._found.items():
+        for key in self._found:
             entry = self._ledger.entries.get(key)
-            if entry is not None and entry.status == ANALYSED and picture_name(entry.image_id) not in owned:
-                shown, spacing = self._shown(found), self._spacing(found)
-                sources[entry.image_id] = Task(key, found.path, shown, found.frame, spacing, draw=True)
-        plan = self._work().plan
-        cases = Cases(plan, sources)
+            if entry is not None and entry.status == ANALYSED and (source := self._source(entry)):
+                sources[entry.image_id] = source
         try:
-            cases.write(runner, job.limits, stopped)
+            Cases(self._plan(), sources).write(runner, job.limits, stopped)
         except ExportError as error:
             raise _not_written(job.out, str(error)) from error
 
@@ -534,8 +604,7 @@ class _Run:
                 entry = self._ledger.entries[key]
                 if entry.status != ANALYSED or entry.tables == self._hashes.tables:
                     entries.append(entry.bare())
-        cases = {key: case for key, found in self._found.items() if (case := value_of(self._job.cases, found))}
-        notes = Notes(cases, self._studies.left_out)
+        notes = Notes(self._given_cases(self._found), self._studies.left_out)
         # pages are made of the tables
         formats = self._job.formats | ({"csv"} if FORMAT in self._job.formats else set())
         totals = write_tables(self._job.out, self._ledger, entries, notes, formats)

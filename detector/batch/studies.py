@@ -1,4 +1,4 @@
-"""The second stage of a run: the DICOM objects of each study, from saved Readings, when all its files are done."""
+"""The second stage of a study: its DICOM objects, from saved Readings, when all its files are done."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Studies:
             if entry.status not in (ANALYSED, FAILED):
                 continue
             read = entry.status == ANALYSED
-            study_uid = study_uids.get(entry.key, "") if read else _study_of(path)
+            study_uid = study_uids.get(entry.key, "") if read else study_of(path)
             if study_uid or read:
                 reading = reading_name(entry.image_id) if read else ""
                 image = Image(entry.key, path, reading, entry.key not in excluded)
@@ -175,7 +175,8 @@ def check_formats(formats: Collection[str], pseudonymise: bool) -> tuple[str, ..
     return wanted
 
 
-def _study_of(path: Path) -> str:
+def study_of(path: Path) -> str:
+    """Return the Study Instance UID of a file, or nothing if it cannot be told."""
     from detector.export.dicom import study_uid_of
 
     return study_uid_of(path)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger
+from detector.batch.ledger import ANALYSED, DUPLICATE, FAILED, SKIPPED, Entry, Ledger, Rows
 from detector.export.tables import (
     CLUSTER_COLUMNS,
     ERROR_COLUMNS,
@@ -89,12 +89,7 @@ def write_tables(
         timings = stack.enter_context(open_csv(folder / "timings.csv", TIMING_COLUMNS))
         for entry in analysed:
             rows = ledger.rows(entry.key)
-            image = dict(zip(_IMAGE_NAMES, rows.image, strict=True))
-            image["excluded_reason"] = cell(excluded.get(entry.key))
-            image["case_id"] = cell(notes.cases.get(entry.key)) or image["case_id"]
-            image["warnings"] = "|".join(
-                filter(None, (image["warnings"], *map(cell, notes.warnings.get(entry.key, ()))))
-            )
+            image = image_cells(entry.key, rows, excluded, notes)
             images([list(image.values())])
             spots(rows.spots)
             clusters(rows.clusters)
@@ -102,6 +97,15 @@ def write_tables(
             _count(totals, image)
     _write_the_rest(folder, entries, totals)
     return totals
+
+
+def image_cells(key: str, rows: Rows, excluded: Mapping[str, str], notes: Notes) -> dict[str, str]:
+    """Return the cells of an image's row by column, with what depends on other images and on the run filled in."""
+    image = dict(zip(_IMAGE_NAMES, rows.image, strict=True))
+    image["excluded_reason"] = cell(excluded.get(key))
+    image["case_id"] = cell(notes.cases.get(key)) or image["case_id"]
+    image["warnings"] = "|".join(filter(None, (image["warnings"], *map(cell, notes.warnings.get(key, ())))))
+    return image
 
 
 def _open(stack: contextlib.ExitStack, folder: Path, name: str, formats: Collection[str]) -> RowWriter:

@@ -250,10 +250,11 @@ def _read(plan: Plan, task: Task, seconds: dict[str, float]) -> Mammogram:
             frame=task.frame,
             force_spacing=plan.force_spacing,
         )
-    return dataclasses.replace(mammogram, identity=_shown_identity(mammogram.identity, plan, task))
+    return dataclasses.replace(mammogram, identity=shown_identity(mammogram.identity, plan, task))
 
 
-def _shown_identity(identity: Identity, plan: Plan, task: Task) -> Identity:
+def shown_identity(identity: Identity, plan: Plan, task: Task) -> Identity:
+    """Return the identity with the path and the names that the results show."""
     identity = dataclasses.replace(identity, path=task.shown)
     if not plan.secret:
         return identity

@@ -18,14 +18,15 @@ of 0.5 to 2.6 mm nine in ten keep over 0.95 and 0.97, of drawn irregular ones th
 ROD_SOLIDITY, ROD_SMOOTHNESS = 0.85, 0.85
 """Solidity and smoothness from which a long form is a rod: a slight bend costs a tenth of either."""
 
-STROKE_SHARE = 0.9
-"""Area by length as a share of a rod's width: its ends are round."""
-
 LARGE_ROD_MM = 2.0
 """Length from which a rod is told by its form word: shorter ones may be oblong grains."""
 
-BRANCHED_SOLIDITY = 0.62
-"""Solidity under which a thin form has arms."""
+LINE_ASPECT, LINE_SOLIDITY = 4.0, 0.62
+"""Length by width, and solidity, from which a form that is not smooth is one line, gently curved."""
+
+BRANCHED_SOLIDITY = 0.75
+"""Solidity under which a thin form has arms. Of drawn branching forms one in ten keeps more, of drawn irregular grains
+one in forty less."""
 
 HOLE_SHARE = 0.08
 """Share of the outlined area from which a lucent centre makes a rim."""
@@ -61,9 +62,12 @@ def find_shape(spots: Spots, unresolved: BoolImage) -> Codes:
     shape[smooth] = Shape.DOT
     shape[(spots.solidity >= ROD_SOLIDITY) & (aspect >= ROD_ASPECT)] = Shape.DASH
     # a gently curved thin line is less solid than a rod and still one line
-    shape[~smooth & (aspect >= 2 * ROD_ASPECT) & (spots.solidity >= BRANCHED_SOLIDITY)] = Shape.DASH
-    shape[(spots.solidity < BRANCHED_SOLIDITY) & (spots.stroke_mm < THIN_MM) & long] = Shape.BRANCHING
-    shape[(spots.hole_share >= HOLE_SHARE) & (spots.diameter_mm >= RIM_MM)] = Shape.RIM
+    line = ~smooth & (aspect >= LINE_ASPECT) & (spots.solidity >= LINE_SOLIDITY)
+    shape[line] = Shape.DASH
+    shape[~line & (spots.solidity < BRANCHED_SOLIDITY) & (spots.stroke_mm < THIN_MM) & long] = Shape.BRANCHING
+    # arms that touch enclose a hole as well, but their outline is not full
+    hollow = (spots.hole_share >= HOLE_SHARE) & (spots.solidity >= ROD_SOLIDITY)
+    shape[hollow & (spots.diameter_mm >= RIM_MM)] = Shape.RIM
     shape[unresolved & ~((aspect >= ROD_ASPECT) & long)] = Shape.UNRESOLVED
     return shape
 
@@ -92,11 +96,12 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
         Codes of `Kind`.
     """
     smooth = (spots.solidity >= ROD_SOLIDITY) & (smoothness(spots) >= ROD_SMOOTHNESS)
-    # a bend widens the caliper and roughens the form, so that of a long rod the stroke must be wide as well
-    bent = (spots.length_mm >= LARGE_ROD_MM) & (spots.stroke_mm >= STROKE_SHARE * settings.rod_width_mm)
-    rod = (shape == Shape.DASH) & (smooth | bent)
-    rod &= (spots.width_mm >= settings.rod_width_mm) & (spots.length_mm > settings.rod_length_mm)
-    thin = np.isin(shape, (Shape.DASH, Shape.BRANCHING)) & (spots.stroke_mm < THIN_MM)
+    # a bend roughens the form, and widens the caliper: the stroke must be wide as well
+    rod = (shape == Shape.DASH) & (smooth | (spots.length_mm >= LARGE_ROD_MM))
+    rod &= np.minimum(spots.width_mm, spots.stroke_mm) >= settings.rod_width_mm
+    rod &= spots.length_mm > settings.rod_length_mm
+    # a thin line that is bent or has arms is wide to the calipers, whatever shape it was told; a rim's wall is no line
+    thin = (spots.stroke_mm < THIN_MM) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
     macro = ((spots.width_mm >= settings.macro_width_mm) & ~thin) | rod
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
     return np.where(np.isnan(spots.width_mm), Kind.UNKNOWN, kind).astype(np.int8)

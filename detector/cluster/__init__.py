@@ -226,9 +226,8 @@ def _with_wedges(clusters: Clusters, spots: Spots, group: Integers, nipple_mm: t
 
 def _is_thin(spots: Spots) -> BoolImage:
     """Return which spots are thin lines or branching: over 1 mm long, under 0.5 mm across their stroke."""
-    line = (spots.shape == Shape.DASH) & (spots.width_mm < THIN_MM)
-    branched = (spots.shape == Shape.BRANCHING) & (spots.stroke_mm < THIN_MM)
-    return np.asarray((line | branched) & (spots.length_mm >= LINE_MM), np.bool_)
+    line = np.isin(spots.shape, (Shape.DASH, Shape.BRANCHING)) & (spots.stroke_mm < THIN_MM)
+    return np.asarray(line & (spots.length_mm >= LINE_MM), np.bool_)
 
 
 def _distances(spots: Spots, group: Integers, n_clusters: int) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ noise), and the logarithm is taken at the end.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -73,12 +74,14 @@ def make_phantom(seed: int = 1, recipe: Recipe | None = None) -> tuple[Mammogram
     anatomy_seed, calcium_seed, noise_seed = np.random.SeedSequence(seed).spawn(3)
     breast = make_breast(np.random.default_rng(anatomy_seed), recipe)
     placed = place_groups(calcium_seed, recipe, breast)
-    calcium = np.zeros((recipe.rows, recipe.cols), np.float32)
+    fine = _exposed_grid(recipe)
+    calcium = np.zeros((fine.rows, fine.cols), np.float32)
     for group, members in placed:
         if group.contrast:
-            calcium += group.contrast * CALCIUM_PER_MM * solids.draw_calcium(members, calcium.shape, recipe.spacing_mm)
-    tissue = _on_pixels(breast.attenuation, recipe) * _inside(breast, recipe)
+            calcium += group.contrast * CALCIUM_PER_MM * solids.draw_calcium(members, calcium.shape, fine.spacing_mm)
+    tissue = _on_pixels(breast.attenuation, fine) * _inside(breast, fine)
     pixels = expose(tissue + calcium, recipe, np.random.default_rng(noise_seed))
+    tissue, calcium = _averaged(tissue, recipe), _averaged(calcium, recipe)
     truth = _truth(placed, breast, recipe, _peaks(placed, tissue, calcium, recipe))
     if recipe.side == "R":
         pixels = np.ascontiguousarray(pixels[:, ::-1])
@@ -97,25 +100,42 @@ def _identity(seed: int, recipe: Recipe) -> Identity:
     )
 
 
+def _exposed_grid(recipe: Recipe) -> Recipe:
+    """Return the recipe on the grid that it is exposed on: pixels cut in halves or quarters."""
+    parts = 2 ** int(np.clip(np.floor(np.log2(recipe.spacing_mm / FINEST_PIXEL_MM)), 0, 2))
+    return dataclasses.replace(
+        recipe, rows=parts * recipe.rows, cols=parts * recipe.cols, spacing_mm=recipe.spacing_mm / parts
+    )
+
+
+def _averaged(image: FloatImage, recipe: Recipe) -> FloatImage:
+    """Return the means over the recipe's pixels of an image on a finer grid."""
+    if image.shape == (recipe.rows, recipe.cols):
+        return image
+    return np.asarray(cv2.resize(image, (recipe.cols, recipe.rows), interpolation=cv2.INTER_AREA), np.float32)
+
+
 def expose(attenuation: FloatImage, recipe: Recipe, rng: np.random.Generator) -> FloatImage:
-    """Return the log pixels of a total attenuation: quanta, blur, electronic noise, logarithm.
+    """Return the log pixels of a total attenuation: quanta, blur, electronic noise, logarithm, mean over each pixel.
 
     Quantum noise is taken as normal, which holds for the hundreds of quanta a pixel catches; it passes the
     detector's blur, as the light of a scintillator does.
+
+    Parameters
+    ----------
+    attenuation : ndarray of float32
+        On the recipe's pixels or on equal parts of them.
+    recipe : Recipe
+    rng : numpy.random.Generator
     """
-    rows, cols = attenuation.shape
-    parts = 2 ** int(np.clip(np.floor(np.log2(recipe.spacing_mm / FINEST_PIXEL_MM)), 0, 2))
-    if parts > 1:
-        attenuation = np.asarray(cv2.resize(attenuation, (parts * cols, parts * rows)), np.float32)
-    spacing_mm = recipe.spacing_mm / parts
+    spacing_mm = recipe.spacing_mm * recipe.rows / attenuation.shape[0]
     open_field = recipe.quanta_per_mm2 * spacing_mm**2
     quanta = open_field * np.exp(-attenuation)
     quanta += np.sqrt(quanta) * rng.standard_normal(quanta.shape, np.float32)
     if recipe.blur_mm > 0:
         quanta = np.asarray(cv2.GaussianBlur(quanta, (0, 0), recipe.blur_mm / spacing_mm), np.float32)
     quanta += np.float32(ELECTRONIC_QUANTA) * rng.standard_normal(quanta.shape, np.float32)
-    if parts > 1:
-        quanta = np.asarray(cv2.resize(quanta, (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
+    quanta = _averaged(quanta, recipe)
     np.maximum(quanta, 1.0, out=quanta)
     return np.asarray(OPEN_LEVEL - LOG_GAIN * np.log(quanta / np.float32(open_field)), np.float32)
 
