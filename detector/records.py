@@ -374,7 +374,8 @@ class Spots(Table):
     @property
     def stroke_mm(self) -> NDArray[np.float64]:
         """Width of the rod with round ends that has the spot's area and outline: of a line, bent or branched, how wide
-        its stroke is; a disc has its diameter."""
+        its stroke is; a disc has its diameter.
+        """
         perimeter = np.sqrt(4 * np.pi * self.area_mm2 / np.maximum(self.circularity, 1e-9))
         return np.asarray(perimeter / np.pi * (1 - np.sqrt(np.maximum(1 - self.circularity, 0))), np.float64)
 

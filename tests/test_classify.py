@@ -66,6 +66,17 @@ RAGGED = {"solidity": 0.85, "circularity": 0.6}
 BRANCHED = {"solidity": 0.5, "circularity": 0.2}
 
 
+def stroke(path_mm: float, stroke_mm: float, **known: Any) -> Spots:
+    """Return a line of a stroke's width with round ends, straight unless said otherwise."""
+    area = path_mm * stroke_mm + np.pi / 4 * stroke_mm**2
+    columns: dict[str, Any] = {
+        "area_mm2": area,
+        "diameter_mm": np.sqrt(4 / np.pi * area),
+        "circularity": 4 * np.pi * area / (2 * path_mm + np.pi * stroke_mm) ** 2,
+    }
+    return spot(**({"length_mm": path_mm + stroke_mm, "width_mm": stroke_mm} | columns | known))
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
@@ -92,6 +103,32 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
     assert words(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (stroke(3.0, 0.4), ("dash", "micro", "fine linear")),
+        (stroke(3.0, 0.6), ("dash", "macro", "large rod-like")),
+        (stroke(1.2, 0.45, width_mm=0.55, solidity=0.9), ("dash", "micro", "fine linear")),
+        (stroke(2.5, 0.4, width_mm=1.2, solidity=0.8), ("irregular", "micro", "coarse heterogeneous")),
+        (stroke(2.5, 0.4, length_mm=2.0, width_mm=1.2, solidity=0.7), ("branching", "micro", "fine linear branching")),
+        (stroke(4.5, 0.4, length_mm=3.0, width_mm=2.2, solidity=0.5), ("branching", "micro", "fine linear branching")),
+        (stroke(4.5, 0.7, length_mm=3.0, width_mm=2.2, solidity=0.5), ("irregular", "macro", "coarse")),
+        (
+            stroke(4.5, 0.4, length_mm=3.0, width_mm=2.2, solidity=0.5, hole_share=0.2),
+            ("branching", "micro", "fine linear branching"),
+        ),
+    ],
+    ids=["line", "rod", "bent a little", "bent", "bent more", "arms", "thick arms", "arms that touch"],
+)
+def test_a_thin_line_is_micro_however_it_is_bent_or_branches(found: Spots, expected: tuple[str, str, str]) -> None:
+    assert words(found) == expected
+
+
+@given(st.floats(0.0, 8), st.floats(0.05, 3))
+def test_stroke_of_a_rod_is_its_width_and_of_a_disc_its_diameter(path_mm: float, stroke_mm: float) -> None:
+    assert stroke(path_mm, stroke_mm).stroke_mm[0] == pytest.approx(stroke_mm, rel=1e-3)
+
+
 def test_under_four_pixels_there_is_no_shape_but_of_lines() -> None:
     assert words(spot(0.3, 0.28), unresolved=True) == ("unresolved", "micro", "")
     assert words(spot(0.4, 0.3, **RAGGED), unresolved=True) == ("unresolved", "micro", "")
@@ -100,13 +137,13 @@ def test_under_four_pixels_there_is_no_shape_but_of_lines() -> None:
 
 
 @given(st.floats(0.05, 15), st.floats(0.05, 1), st.floats(0.3, 1), st.floats(0.05, 1), st.floats(0, 0.9), st.booleans())
-def test_kind_follows_the_width_whatever_else(
+def test_kind_follows_the_widths_whatever_else(
     length_mm: float, share: float, solidity: float, circularity: float, hole: float, unresolved: bool
 ) -> None:
     width_mm = length_mm * share
     found = spot(length_mm, width_mm, solidity=solidity, circularity=circularity, hole_share=hole)
     shape, kind, word = words(found, unresolved)
-    thin = shape in ("dash", "branching") and found.area_mm2[0] / length_mm < 0.5
+    thin = shape != "rim" and solidity < 0.85 and found.stroke_mm[0] < 0.5
     if width_mm >= 1.0 and not thin:
         assert kind == "macro"
     elif shape != "dash":

@@ -31,6 +31,12 @@ def places_mm(draw: st.DrawFn) -> NDArray[np.float64]:
     return np.asarray(rng.permutation(place) * 0.25, np.float64)
 
 
+def circularity_of(area_mm2: Any, stroke_mm: Any) -> NDArray[np.float64]:
+    """Return the circularity of a rod with round ends."""
+    area, stroke = np.asarray(area_mm2, float), np.asarray(stroke_mm, float)
+    return np.asarray(4 * np.pi * area / (2 * area / stroke + np.pi * stroke / 2) ** 2, np.float64)
+
+
 def spots_at(place_mm: Any, *, spacing_mm: Any = (0.1, 0.1), **known: Any) -> Spots:
     """Return round microcalcifications of 0.4 mm at places (row, col)."""
     place = np.asarray(place_mm, float).reshape(-1, 2)
@@ -45,6 +51,7 @@ def spots_at(place_mm: Any, *, spacing_mm: Any = (0.1, 0.1), **known: Any) -> Sp
         "length_mm": np.full(n, 0.4),
         "width_mm": np.full(n, 0.4),
         "area_mm2": np.full(n, 0.126),
+        "circularity": np.full(n, 0.98),
         "kind": np.full(n, Kind.MICRO),
         "shape": np.full(n, Shape.DOT),
         "morphology": np.full(n, Morphology.PUNCTATE),
@@ -266,12 +273,14 @@ def test_words_of_the_distribution() -> None:
 
 
 def test_counts_and_spread_of_a_cluster() -> None:
+    area_mm2 = [0.13, 0.15, 0.6, 0.4, 0.03, 0.8]
     spots = spots_at(
         CLOSE,
         shape=[Shape.DOT, Shape.IRREGULAR, Shape.BRANCHING, Shape.DASH, Shape.UNRESOLVED, Shape.DASH],
         length_mm=[0.4, 0.5, 2.0, 1.5, 0.2, 1.5],
         width_mm=[0.4, 0.4, 1.2, 0.3, 0.2, 0.6],
-        area_mm2=[0.13, 0.15, 0.6, 0.4, 0.03, 0.8],
+        area_mm2=area_mm2,
+        circularity=circularity_of(area_mm2, [0.4, 0.4, 0.3, 0.3, 0.2, 0.6]),
         diameter_mm=[0.4, 0.45, 0.9, 0.7, 0.2, 1.0],
         kind=[Kind.MICRO] * 5 + [Kind.MACRO],
         morphology=[5, 13, 15, 14, 0, 12],
@@ -285,6 +294,14 @@ def test_counts_and_spread_of_a_cluster() -> None:
     assert clusters.shape_irregularity[0] == pytest.approx(3 / 5)
     assert clusters.size_cv[0] == pytest.approx(spots.diameter_mm.std() / spots.diameter_mm.mean())
     assert clusters.words("morphology") == ["fine linear branching"]
+
+
+def test_a_bent_line_is_thin_by_its_stroke() -> None:
+    known = {"shape": Shape.DASH, "length_mm": 2.0, "width_mm": 0.7, "area_mm2": 0.7}
+    for stroke_mm, n_thin in ((0.35, 6), (0.55, 0)):
+        spots = spots_at(CLOSE, circularity=circularity_of(0.7, stroke_mm), **known)
+        np.testing.assert_allclose(spots.stroke_mm, stroke_mm)
+        assert grouped(spots)[1].n_thin.tolist() == [n_thin]
 
 
 def test_a_cluster_of_mostly_unresolved_spots_gets_no_form_word() -> None:
@@ -343,6 +360,7 @@ def pieces(
         width_mm=0.35,
         diameter_mm=0.9,
         area_mm2=0.6,
+        circularity=circularity_of(0.6, 0.3),
         shape=Shape.DASH,
         morphology=Morphology.FINE_LINEAR,
         orientation_deg=(heading_deg + slope + turn_deg * (-1.0) ** np.arange(len(along))) % 180,

@@ -73,8 +73,7 @@ def test_suspicious_forms_are_flagged(name: str, seed: int) -> None:
 def test_the_phantom_of_casting_dashes_is_what_it_says(seed: int) -> None:
     spots = phantom(seed, small(FLAGGED["casting dashes"]))[1].spots
     assert spots.length_mm.min() > 0.9 and spots.length_mm.max() < 4.1
-    stroke_mm = spots.area_mm2 / spots.length_mm
-    assert stroke_mm.max() < 0.5
+    assert (spots.area_mm2 / spots.length_mm).max() < 0.5
     assert not (spots.kind == Kind.MACRO).any()
 
 
@@ -84,6 +83,17 @@ def test_thin_dashes_stay_micro_at_any_length(seed: int) -> None:
     found, there = near(reading_of(seed, recipe), phantom(seed, recipe)[1])
     assert there.sum() >= 3
     assert not (found.kind[there] == Kind.MACRO).any()
+
+
+def test_branching_lines_are_micro_but_for_one_in_ten() -> None:
+    """Of some only the fork is outlined, which is thicker than the arms."""
+    kinds: list[int] = []
+    for seed in range(1, 7):
+        recipe = small(Group(Morphology.FINE_LINEAR_BRANCHING, 8, 16.0))
+        found, there = near(reading_of(seed, recipe), phantom(seed, recipe)[1])
+        kinds += found.kind[there].tolist()
+    assert len(kinds) >= 15
+    assert kinds.count(Kind.MACRO) <= 0.1 * len(kinds)
 
 
 # --- forms that must not
