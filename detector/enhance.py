@@ -197,7 +197,7 @@ class _Cells:
         self.inside = self._inside(breast)
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
-        self.order = np.argsort(greys, kind="stable")
+        self.order = np.argsort(greys)
         ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
         self.splits = ends[1:-1]
         centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
