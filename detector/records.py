@@ -132,6 +132,8 @@ class Zone(enum.IntFlag):
     PECTORAL = 2
     SKIN = 4
     EDGE = 8
+    CUT = 16
+    """Along padding, film edges and collimation inside the picture: nothing is looked for there."""
 
 
 class SpacingSource(enum.StrEnum):

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from detector.breast.area import find_area, shrink
 from detector.breast.pectoral import find_pectoral
-from detector.breast.sides import JUMP_SHARE, chest_wall_side, edge_cells, skin_distance_cells
+from detector.breast.sides import (
+    JUMP_SHARE,
+    chest_wall_side,
+    edge_cells,
+    near,
+    near_border,
+    rim_cells,
+    sharp_cells,
+    skin_distance_cells,
+)
 from detector.records import BoolImage, Box, BreastRegion, FloatImage, Mammogram, Zone
 from detector.settings import BreastSettings
 
@@ -60,8 +69,10 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
     zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
     low, high = np.percentile(grey[mask], [1, 99])
-    edge = edge_cells(grey, mask, usable, JUMP_SHARE * float(high - low), settings.edge_mm / cell_mm)
-    zones[mask & edge] |= np.uint8(Zone.EDGE)
+    edge = edge_cells(grey, mask, usable, JUMP_SHARE * float(high - low))
+    edge |= sharp_cells(mammogram.pixels, rim_cells(mask), step_px)
+    zones[mask & near(edge, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE | Zone.CUT)
+    zones[mask & near_border(mask.shape, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
     return BreastRegion(
         zones=zones,
         skin_distance_mm=skin_distance_mm,

@@ -25,6 +25,15 @@ WEIGHTS = Path(__file__).with_name("weights.npz")
 MISSING = np.float32(-1e9)
 """Stands for an unknown feature: a scale finer than the pixels, a size where none is known."""
 
+RELATIVE = "relative_"
+"""Starts the name of a feature that is taken relative to the candidates of its image."""
+
+ABSOLUTE = frozenset({"pixel_mm", "near_edge", "in_pectoral", "near_skin", "saturated", "cut"})
+"""Features that are not: marks, and the size of a pixel, which all candidates share."""
+
+FEWEST_CANDIDATES = 20
+"""Candidates under which their quartiles say nothing."""
+
 NEIGHBOUR_RADII_MM = (2.0, 4.0, 7.0, 12.0)
 """Radii that neighbours are counted in: within a tight group, a group, a region."""
 
@@ -131,14 +140,46 @@ def over_background(score: Floats, typical: float) -> Floats:
     return np.asarray(score - level, np.float64)
 
 
+def all_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of features with those of the relative ones behind."""
+    return names + tuple(RELATIVE + name for name in names if name not in ABSOLUTE)
+
+
 def select_features(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return named columns of the evidence; `MISSING` for what it does not hold or know."""
+    """Return named columns of the evidence, or `relative` to all rows; `MISSING` for what it does not hold or know."""
     table: Mapping[str, int] = {name: column for column, name in enumerate(evidence.names)}
+    by_image = relative(evidence.values)
     features = np.full((len(evidence.values), len(names)), MISSING, np.float32)
     for column, name in enumerate(names):
-        if name in table:
-            features[:, column] = evidence.values[:, table[name]]
+        values, own = (by_image, name.removeprefix(RELATIVE)) if name.startswith(RELATIVE) else (evidence.values, name)
+        if own in table:
+            features[:, column] = values[:, table[own]]
     return np.where(np.isnan(features), MISSING, features)
+
+
+def relative(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return columns less their median, by their quartiles' distance.
+
+    Most candidates of an image are its noise and tissue; what stands out from them does so on film and digital images,
+    of one device and the next, whatever their grain and contrast.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (n, n_features)
+        All candidates of one image.
+
+    Returns
+    -------
+    ndarray of float32, same shape
+        Zero where the candidates are few; NaN in columns that are not known of all.
+    """
+    n = len(values)
+    if n < FEWEST_CANDIDATES:
+        return np.zeros_like(values)
+    low, middle, high = (n // 4, n // 2, (3 * n) // 4)
+    ordered = np.partition(values, (low, middle, high), axis=0)
+    spread = ordered[high] - ordered[low]
+    return np.asarray((values - ordered[middle]) / (spread + np.float32(1e-6)), np.float32)
 
 
 def places_mm(spots: Spots, evidence: Evidence) -> Floats:

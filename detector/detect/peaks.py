@@ -32,7 +32,7 @@ ECHO_SCALES = 1.2
 
 
 def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
-    """Return the local maxima of all bands over the threshold, inside the breast.
+    """Return the local maxima of all bands over the threshold, inside the breast and not along film edges.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _peaks(
     row_px = level.origin_px[0] + level.step_px * row
     col_px = level.origin_px[1] + level.step_px * col
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
-    keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & Zone.BREAST) > 0)
+    keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & (Zone.BREAST | Zone.CUT)) == Zone.BREAST)
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     return Seeds.blank(

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.breast import find_breast
-from detector.classify.judge import Trees, logistic, over_background, places_mm, select_features, with_neighbours
+from detector.classify.judge import (
+    Trees,
+    all_names,
+    logistic,
+    over_background,
+    places_mm,
+    select_features,
+    with_neighbours,
+)
 from detector.detect import detect_marks
 from detector.enhance import enhance_detail
 from detector.evaluate.insertion import Insertion, insert_calcifications
@@ -196,7 +204,7 @@ def learn(names: Sequence[tuple[str, ...]], examples: Sequence[Example]) -> dict
     The second stage learns from scores that first stages, trained without the image, gave it. The calibration comes
     from both stages trained without the image's patient.
     """
-    columns = tuple(dict.fromkeys(name for each in names for name in each))
+    columns = all_names(tuple(dict.fromkeys(name for each in names for name in each)))
     features = [
         select_features(Evidence(own, example.features), columns) for own, example in zip(names, examples, strict=True)
     ]

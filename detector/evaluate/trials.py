@@ -198,7 +198,7 @@ def _truth(trial: Trial, mammogram: Mammogram, known: Truth, reading: Reading) -
 
 def _closed(mammogram: Mammogram, known: Truth) -> tuple[NDArray[np.bool_], float]:
     breast = find_breast(mammogram, BreastSettings())
-    is_open = (breast.zones & Zone.BREAST) > 0
+    is_open = (breast.zones & (Zone.BREAST | Zone.CUT)) == Zone.BREAST
     masked = ~is_open[breast.cells(known.spots.row_px, known.spots.col_px)]
     if breast.is_empty:
         return masked, 1.0
