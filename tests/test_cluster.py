@@ -15,6 +15,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
 from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
+from detector.cluster.lines import N_TRIED, find_tracks
 from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -385,15 +386,80 @@ def test_a_single_track_is_vascular_if_it_is_continuous() -> None:
     [
         pieces(length_mm=9.0),
         pieces(turn_deg=50.0),
-        pieces(gap_mm=2.9),
+        pieces(piece_mm=1.2, gap_mm=2.6),
         pieces((-4.0, 0.0, 4.0)),
         pieces((0.0,), gap_mm=2.0),
+        pieces((-2.5, 2.5)),
     ],
-    ids=["short", "pieces across", "few pieces", "a field", "few spots in a line"],
+    ids=["short", "pieces across", "few pieces", "a field", "few spots in a line", "two far lines"],
 )
 def test_what_is_no_track_keeps_its_form(other: Spots) -> None:
     _, clusters, _ = grouped(other)
     assert len(clusters) and "vascular" not in clusters.words("morphology")
+
+
+def joined(*parts: Spots) -> Spots:
+    spots = Spots.concatenate(parts)
+    return spots.replace(spot_id=np.arange(1, len(spots) + 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_double_track_is_seen_where_a_third_is_missing_and_one_outline_has_run_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    track = pieces()
+    track = track[np.sort(rng.permutation(len(track))[: 2 * len(track) // 3])]
+    turned = track.orientation_deg.copy()
+    turned[2] += 30
+    _, clusters, _ = grouped(track.replace(orientation_deg=turned))
+    assert set(clusters.words("morphology")) == {"vascular"}
+
+
+def casts(seed: int, n: int = 11, across_mm: float = 0.7, turn_deg: float = 15.0) -> Spots:
+    """Return thin dashes that fill a duct of 24 mm, about its direction."""
+    rng = np.random.default_rng(seed)
+    length, along = np.exp(rng.uniform(0, np.log(4), n)), rng.uniform(0, 24, n)
+    return spots_at(
+        np.stack([30 + rng.normal(0, across_mm, n), 20 + along], axis=1),
+        length_mm=length,
+        width_mm=0.35,
+        area_mm2=0.3 * length,
+        circularity=circularity_of(0.3 * length, 0.3),
+        shape=Shape.DASH,
+        morphology=Morphology.FINE_LINEAR,
+        orientation_deg=rng.normal(0, turn_deg, n) % 180,
+    )
+
+
+def test_casts_along_a_duct_are_no_vessel() -> None:
+    vascular = ["vascular" in grouped(casts(seed))[1].words("morphology") for seed in range(60)]
+    assert sum(vascular) <= 2
+
+
+def test_what_is_doubtful_makes_no_track() -> None:
+    track = pieces()
+    doubtful = np.where(np.arange(len(track)) % 3 == 0, 0.9, 0.9 * SETTINGS.core_confidence)
+    _, clusters, _ = grouped(track.replace(confidence=doubtful))
+    assert "vascular" not in clusters.words("morphology")
+
+
+def test_grains_beside_a_vessel_stay_what_they_are() -> None:
+    track = pieces(heading_deg=0.0, bend_mm=0.0, length_mm=12.0)
+    rng = np.random.default_rng(2)
+    grains = spots_at(
+        np.stack([24 + rng.uniform(0, 5, 70), 30 + rng.uniform(0, 12, 70)], axis=1),
+        shape=Shape.IRREGULAR,
+        morphology=Morphology.FINE_PLEOMORPHIC,
+    )
+    assert grouped(track)[1].words("morphology") == ["vascular"]
+    assert "vascular" not in grouped(joined(track, grains))[1].words("morphology")
+
+
+def test_a_track_is_found_whatever_the_order_of_its_pieces() -> None:
+    track = joined(pieces((-0.9, 0.9), length_mm=50.0, bend_mm=4.0))
+    order = np.random.default_rng(3).permutation(len(track))
+    assert len(track) > 2 * N_TRIED
+    assert find_tracks(track, 0.5).all()
+    np.testing.assert_array_equal(find_tracks(track[order], 0.5), find_tracks(track, 0.5)[order])
 
 
 def test_a_line_of_dots_is_no_track() -> None:

@@ -85,7 +85,7 @@ def cluster_spots(
         morphology=np.where(doubtful, Morphology.NONE, grouped.morphology),
     )
     nipple_mm = _to_mm(grouped, nipple_px) if nipple_px else None
-    clusters = _with_tracks(_describe(told, row, hull_mm), spots)
+    clusters = _with_tracks(_describe(told, row, hull_mm), spots, settings)
     return spots, _with_wedges(clusters, told, row, nipple_mm), _outlines(grouped, hull_mm)
 
 
@@ -198,15 +198,17 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
     )
 
 
-def _with_tracks(clusters: Clusters, spots: Spots) -> Clusters:
-    """Return the clusters with those told whose long spots are pieces of vascular tracks."""
-    piece, in_track = find_tracks(spots)
+def _with_tracks(clusters: Clusters, spots: Spots, settings: ClusterSettings) -> Clusters:
+    """Return the clusters with those told whose spots are mostly, by their length, calcium of vascular tracks."""
+    counts = np.flatnonzero(spots.confidence >= settings.min_confidence)
+    spots = spots[counts]
+    in_track = find_tracks(spots, settings.core_confidence)
     if not in_track.any():
         return clusters
     length_mm, tracked_mm = (
-        np.bincount(spots.cluster_id, spots.length_mm * chosen, len(clusters) + 1)[1:] for chosen in (piece, in_track)
+        np.bincount(spots.cluster_id, spots.length_mm * chosen, len(clusters) + 1)[1:] for chosen in (1, in_track)
     )
-    vascular = (tracked_mm > 0) & (tracked_mm >= TRACK_SHARE * length_mm)
+    vascular = tracked_mm >= TRACK_SHARE * length_mm
     return clusters.replace(
         morphology=np.where(vascular, Morphology.VASCULAR, clusters.morphology),
         distribution=np.where(vascular, Distribution.LINEAR, clusters.distribution),
