@@ -17,6 +17,9 @@ WEIGHTS: Mapping[str, float] = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, 
 UNRESOLVED_SHARE = 0.4
 """How irregular an unresolved spot counts: it may be either, and is looked at more closely for that."""
 
+MOST_SUSPICIOUS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
+"""Forms of the highest predictive value (BI-RADS 5th edition: 70 %), of which few are enough."""
+
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
 Floats = NDArray[np.float64]
@@ -42,7 +45,7 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     suspicion = _suspicion(clusters)
     vascular = clusters.morphology == Morphology.VASCULAR
     # the more suspicious the pattern, the less sure it must be that it is one
-    high = suspicion >= settings.high_suspicion
+    high = (suspicion >= settings.high_suspicion) | np.isin(clusters.morphology, MOST_SUSPICIOUS)
     sure = clusters.confidence >= np.where(high, settings.min_confidence_high, settings.min_confidence)
     review = (suspicion >= settings.review_suspicion) & sure & ~vascular
     suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
