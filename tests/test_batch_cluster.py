@@ -103,11 +103,11 @@ def run_here(inputs: Path, out: Path) -> Path:
 def assert_equal(out: Path, expected: Path) -> None:
     for name in TABLES:
         assert (out / name).read_bytes() == (expected / name).read_bytes()
-    for folder in ("overlays", "crops"):
-        assert {p.name: p.read_bytes() for p in (out / folder).iterdir()} == {
-            p.name: p.read_bytes() for p in (expected / folder).iterdir()
+    for kind in ("overlays/*", "crops/*", "dicom/*/*"):
+        assert {p.relative_to(out): p.read_bytes() for p in out.glob(kind)} == {
+            p.relative_to(expected): p.read_bytes() for p in expected.glob(kind)
         }
-    for kind in ("readings/*/*", "report/**/*", "dicom/*/*"):
+    for kind in ("readings/*/*", "report/**/*"):
         assert {p.relative_to(out) for p in out.glob(kind)} == {p.relative_to(expected) for p in expected.glob(kind)}
     assert not (out / ".partial").exists()
 

@@ -1,7 +1,7 @@
 """From folders of mammograms to Readings, pictures and tables on disk; a bad file is a row and not a crash.
 
-`find` tells which files, `work` does one, `pool` runs many, `ledger` remembers, `tabulate` writes the tables, and `run`
-puts them together.
+`find` tells which files, `work` does one, `pool` runs many, `ledger` remembers, `tabulate` writes the tables, `studies`
+and `cases` make objects and pages, `early` tells when, and `run` puts them together.
 """
 
 from detector.batch.find import read_map, read_spacings

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from detector.batch.cases import FOLDER as REPORT
-from detector.batch.cases import FORMAT, WORKLIST, Cases, CaseTask, cases_of, picture_name
+from detector.batch.cases import FORMAT, WORKLIST, Cases, CaseTask, cases_of, picture_name, read_cases
 from detector.batch.early import AnyTask, Early, Groups, Known, RunWork
 from detector.batch.find import (
     MANIFEST,
@@ -488,7 +488,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------------- by study
 
     def _write_objects(self, stopped: Stopped, runner: Runner) -> None:
-        """Make the DICOM objects of each study, now that all its files are done; a run that is stopped leaves them."""
+        """Make the DICOM objects that are still due, now that all files are done; a stopped run leaves them."""
         studies = self._studies
         if not studies.formats or stopped():
             return
@@ -563,7 +563,7 @@ class _Run:
                 yield key, Known.of_duplicate(entry.image_id)
 
     def _write_pages(self, stopped: Stopped, runner: Runner) -> None:
-        """Write the review page of each case and the worklist, now that the tables are there."""
+        """Write the review pages that are still due and the worklist, now that the tables are there."""
         job = self._job
         if FORMAT not in job.formats or stopped():
             return
@@ -585,6 +585,8 @@ class _Run:
             self._commit()
         if moment - self._tabled > _TABLES_S:
             self._tabulate()
+            if FORMAT in self._job.formats:
+                Cases(self._plan(), None).write_worklist(read_cases(self._job.out))
 
     def _commit(self) -> None:
         for folder in sorted(self._touched):
