@@ -116,7 +116,7 @@ def test_even_a_few_thin_lines_are_flagged(form: Morphology) -> None:
 @pytest.mark.parametrize("form", [Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING])
 def test_lines_need_be_no_surer_than_what_is_highly_suspicious(form: Morphology) -> None:
     between = 0.5 * (SETTINGS.min_confidence + SETTINGS.min_confidence_high)
-    few = {"n_spots": 4, "n_irregular": 2, "n_thin": 2, "confidence": between}
+    few: dict[str, Any] = {"n_spots": 4, "n_irregular": 2, "n_thin": 2, "confidence": between}
     assert suspicion_of(**few) < SETTINGS.high_suspicion
     assert assessed(**few, morphology=form).review[0]
     assert not assessed(**few, morphology=Morphology.COARSE_HETEROGENEOUS).review[0]
