@@ -1,4 +1,4 @@
-"""Whether two Readings of one breast say the same: rule 6 of the architecture, exactly."""
+"""Whether two Readings of one breast say the same: rule 6 of the architecture."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from detector.records import Clusters, Reading, Spots
+from detector.settings import Settings
 
 Places = NDArray[np.float64]
 Transform = Callable[[Places], Places]
@@ -17,6 +18,7 @@ Transform = Callable[[Places], Places]
 REACH_MM = 0.15
 SMALLEST_MM = 0.2
 LEAST_CONFIDENCE = 0.5
+LISTED_CONFIDENCE = Settings().cluster.balanced_confidence
 DIAMETER_SHARE = 0.15
 
 
@@ -45,33 +47,42 @@ class Comparison:
 def same_findings(a: Reading, b: Reading, transform: Transform = lambda places: places) -> Comparison:
     """Compare two Readings; `transform` takes places (n, 2) in mm of the first to those of the second.
 
-    Spots of at least 0.2 mm and confidence over 0.5 count, of both Readings. Two match one to one if they are within
-    0.15 mm, of equal kind, and their diameters within 15 % of the larger. The flagged clusters are the same if each
-    has one partner in the other Reading, whose centre is no farther than half its extent.
+    Spots of at least 0.2 mm and confidence over 0.5 count, of both Readings. Each is matched, one to one, with a spot
+    that the other lists, whatever its confidence: within 0.15 mm, of equal kind, their diameters within 15 % of the
+    larger. The flagged clusters are the same if each has one partner in the other Reading, whose centre is no farther
+    than half its extent.
     """
-    ours, theirs = counted(a.spots), counted(b.spots)
+    ours, theirs = listed(a.spots), listed(b.spots)
     place, other = transform(places_of(ours)), places_of(theirs)
     distance = np.hypot(*(place[:, None] - other[None]).transpose(2, 0, 1))
     d, e = ours.diameter_mm[:, None], theirs.diameter_mm[None]
     alike = (distance <= REACH_MM) & (ours.kind[:, None] == theirs.kind[None])
     alike &= np.abs(d - e) <= DIAMETER_SHARE * np.maximum(d, e)
-    row, col = linear_sum_assignment(np.where(alike, distance - 1e3, 0.0))
+    counts = [does_count(spots) for spots in (ours, theirs)]
+    # pairs that count come first, those of two that count before those of one
+    worth = 1e3 * (counts[0][:, None].astype(float) + counts[1][None])
+    row, col = linear_sum_assignment(np.where(alike, distance - worth, 0.0))
     matched = alike[row, col]
-    lone, lone_other = (np.ones(len(t), bool) for t in (ours, theirs))
+    lone, lone_other = (count.copy() for count in counts)
     lone[row[matched]], lone_other[col[matched]] = False, False
+    n_spots = sum(int(np.count_nonzero(count)) for count in counts)
     differences = _described(ours[lone], place[lone], "first") + _described(
         theirs[lone_other], other[lone_other], "second"
     )
     return Comparison(
-        len(ours) + len(theirs),
-        2 * int(matched.sum()),
+        n_spots,
+        n_spots - len(differences),
         _same_flags(a.clusters, b.clusters, transform, (a, b)),
         differences,
     )
 
 
-def counted(spots: Spots) -> Spots:
-    return spots[(spots.diameter_mm >= SMALLEST_MM) & (spots.confidence > LEAST_CONFIDENCE)]
+def does_count(spots: Spots) -> NDArray[np.bool_]:
+    return np.asarray((spots.diameter_mm >= SMALLEST_MM) & (spots.confidence > LEAST_CONFIDENCE), np.bool_)
+
+
+def listed(spots: Spots) -> Spots:
+    return spots[spots.confidence >= LISTED_CONFIDENCE]
 
 
 def places_of(spots: Spots) -> Places:

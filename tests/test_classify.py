@@ -16,14 +16,17 @@ from detector.classify.forms import find_kind, find_morphology, find_shape, smoo
 from detector.classify.judge import (
     APART_MM,
     FAINT,
+    FEWEST_CANDIDATES,
     LIKELY,
     MISSING,
     NEIGHBOUR_RADII_MM,
+    RELATIVE,
     WEIGHTS,
     Judge,
     Trees,
     logistic,
     over_background,
+    relative,
     select_features,
     with_neighbours,
 )
@@ -260,11 +263,22 @@ def rooms() -> Rooms:
 
 def test_the_judge_asks_only_what_measuring_answers(rooms: Rooms) -> None:
     judge = Judge.load()
-    assert set(judge.names) <= {*rooms.evidence.names, *(n for n in judge.names if n.startswith("response_"))}
+    asked = {name.removeprefix(RELATIVE) for name in judge.names}
+    assert asked <= {*rooms.evidence.names, *(n for n in asked if n.startswith("response_"))}
     assert judge.first.feature.max() < len(judge.names)
     assert judge.second.feature.max() < len(judge.names) + 1 + 4 * len(NEIGHBOUR_RADII_MM)
     assert len(judge.digest) == 64
     assert judge is Judge.load()
+
+
+def test_relative_features_do_not_know_grain_and_contrast() -> None:
+    values = np.random.default_rng(1).normal(size=(101, 3)).astype(np.float32)
+    values[5, 2] = np.nan
+    found = relative(values)
+    low, middle, high = (np.sort(values[:, 0])[k] for k in (25, 50, 75))
+    np.testing.assert_allclose(found[:, 0], (values[:, 0] - middle) / (high - low), rtol=1e-4)
+    np.testing.assert_allclose(relative(values * 7 + 3)[:, :2], found[:, :2], atol=1e-4)
+    assert not relative(values[: FEWEST_CANDIDATES - 1]).any()
 
 
 def test_weights_are_plain_arrays() -> None:

@@ -17,9 +17,10 @@ from scipy import ndimage
 from detector.breast import find_breast
 from detector.detect import _paint, _parts, detect_marks
 from detector.detect.borders import edge_steps
-from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
-from detector.detect.regions import _connected, _grown_by_one
+from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
+from detector.detect.regions import MOST_UPPER, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
+from detector.pipeline import analyse
 from detector.records import BoolImage, Detail, Mammogram, Marks, Seeds, Zone
 from detector.settings import DetectSettings, Settings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small, through_rooms
@@ -110,7 +111,7 @@ def test_growing_by_one_is_a_dilation(windows: BoolImage) -> None:
 
 
 def test_peaks_are_those_of_a_loop_over_pixels() -> None:
-    """Each candidate is a highest of nine over the threshold; of all such, only echoes of fine bands are missing."""
+    """Each candidate is a highest of nine over the threshold; only echoes of fine bands and corners are missing."""
     rooms = rooms_of(1, small(*GROUPS))
     detail, breast = rooms.detail, rooms.breast
     lone = dataclasses.replace(SETTINGS.detect, threshold_sigma=6.0, supported_sigma=6.0)
@@ -132,7 +133,44 @@ def test_peaks_are_those_of_a_loop_over_pixels() -> None:
         cells = set(zip(rows.tolist(), cols.tolist(), strict=True))
         assert cells <= slow
         if band.scale_mm >= lone.coarse_scale_mm:
-            assert cells == slow, number
+            for cell in slow - cells:
+                angle, radius_px = np.arange(16) * np.pi / 8, np.sqrt(2) * band.scale_mm / detail.pixel_mm
+                row_px, col_px = (o + level.step_px * i for o, i in zip(level.origin_px, cell, strict=True))
+                rim = breast.cells(row_px + radius_px * np.sin(angle), col_px + radius_px * np.cos(angle))
+                zones = breast.zones[rim]
+                assert np.count_nonzero((zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST) >= MOST_OUTSIDE, number
+
+
+def test_a_corner_of_the_exposed_is_no_macrocalcification() -> None:
+    """Where two edges cut the breast its corner is a bright blob of any scale."""
+    mammogram, _ = phantom(4, small(view="MLO"))
+    air = mammogram.pixels[:64, -64:]
+    laid = np.tile(air, (15, 12))
+    laid[64 : 64 + 832, 64 : 64 + 640] = mammogram.pixels
+    spots = analyse(like(mammogram, laid)).spots
+    at_corner = np.hypot(spots.row_px - 64, spots.col_px - 64) < 30
+    assert not (spots.confidence[at_corner] > 0.1).any()
+
+
+def test_faint_peaks_need_support_and_the_fainter_half_one_more() -> None:
+    rooms = rooms_of(1, small(*GROUPS))
+    settings = SETTINGS.detect
+    seeds = find_peaks(rooms.detail, rooms.breast, settings)
+    place = np.stack([seeds.row_px, seeds.col_px], axis=1) * rooms.detail.pixel_mm
+    strong = seeds.response_sigma >= settings.support_sigma
+    weak = np.flatnonzero(
+        (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
+    )
+    assert len(weak) > 10
+    middle = 0.5 * (settings.supported_sigma + settings.threshold_sigma)
+    for i in weak:
+        n_near = np.count_nonzero(strong & (np.hypot(*(place - place[i]).T) <= settings.support_mm))
+        assert n_near >= settings.support_count + (seeds.response_sigma[i] < middle)
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.just(9), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32)))
+def test_highest_are_those_of_a_sort(values: NDArray[np.float32]) -> None:
+    assert np.array_equal(_highest(values), -np.sort(-values, axis=0)[:MOST_UPPER])
 
 
 def test_peaks_between_pixels_lie_on_the_brightest_of_four() -> None:

@@ -194,7 +194,7 @@ def test_a_texture_has_the_spectrum_that_was_asked_for(power: float) -> None:
 
 @pytest.mark.parametrize(("spacing_mm", "quanta"), [(0.05, 8e5), (0.1, 8e5), (0.1, 3.2e6)])
 def test_noise_follows_the_quanta_that_a_pixel_catches(spacing_mm: float, quanta: float) -> None:
-    recipe = Recipe(spacing_mm=spacing_mm, quanta_per_mm2=quanta, blur_mm=0.0)
+    recipe = Recipe(400, 400, spacing_mm, quanta_per_mm2=quanta, blur_mm=0.0)
     flat = np.full((400, 400), 1.0, np.float32)
     pixels = expose(flat, recipe, np.random.default_rng(1))
     caught = quanta * spacing_mm**2 * np.exp(-1.0)
@@ -202,8 +202,17 @@ def test_noise_follows_the_quanta_that_a_pixel_catches(spacing_mm: float, quanta
     assert pixels.mean() == pytest.approx(OPEN_LEVEL + LOG_GAIN, abs=2)
 
 
+def test_pixels_are_the_mean_of_the_parts_that_are_exposed() -> None:
+    """One seed is one exposure at 0.05 and 0.1 mm, but for the logarithm of a mean."""
+    coarse = Recipe(832, 640, 0.1, groups=(Group(Morphology.FINE_PLEOMORPHIC, 12),))
+    fine = dataclasses.replace(coarse, rows=1664, cols=1280, spacing_mm=0.05)
+    parts = make_phantom(3, fine)[0].pixels.reshape(832, 2, 640, 2).mean(axis=(1, 3))
+    whole = make_phantom(3, coarse)[0].pixels
+    assert np.abs(parts - whole).mean() < 0.1 * np.abs(whole - cv2.blur(whole, (3, 3))).mean()
+
+
 def test_the_detector_blurs_by_a_gaussian_of_the_given_width() -> None:
-    recipe = Recipe(spacing_mm=0.05, quanta_per_mm2=1e12, blur_mm=0.12)
+    recipe = Recipe(101, 101, 0.05, quanta_per_mm2=1e12, blur_mm=0.12)
     point = np.zeros((101, 101), np.float32)
     point[50, 50] = 3.0
     pixels = expose(point, recipe, np.random.default_rng(1))

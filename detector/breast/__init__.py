@@ -16,12 +16,14 @@ from detector.breast.area import find_area, shrink
 from detector.breast.pectoral import find_pectoral
 from detector.breast.sides import (
     JUMP_SHARE,
+    LEAST_RANGE_SHARE,
+    SHORTEST_CUT_MM,
     chest_wall_side,
-    edge_cells,
+    cut_cells,
+    jump_cells,
     near,
     near_border,
     rim_cells,
-    sharp_cells,
     skin_distance_cells,
 )
 from detector.records import BoolImage, Box, BreastRegion, FloatImage, Mammogram, Zone
@@ -69,9 +71,11 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
     zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
     low, high = np.percentile(grey[mask], [1, 99])
-    edge = edge_cells(grey, mask, usable, JUMP_SHARE * float(high - low))
-    edge |= sharp_cells(mammogram.pixels, rim_cells(mask), step_px)
-    zones[mask & near(edge, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE | Zone.CUT)
+    rim, grey_range = rim_cells(mask), float(high - low)
+    cut = ~usable | cut_cells(mammogram.pixels, rim, step_px, LEAST_RANGE_SHARE * grey_range, SHORTEST_CUT_MM / cell_mm)
+    zones[mask & near(cut, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE | Zone.CUT)
+    jumps = rim & jump_cells(grey, JUMP_SHARE * grey_range)
+    zones[mask & near(jumps, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
     zones[mask & near_border(mask.shape, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
     return BreastRegion(
         zones=zones,

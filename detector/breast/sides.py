@@ -20,6 +20,16 @@ SHARP_SHARE = 0.6
 of a film or of the exposed; along skin, which falls evenly, it is a tenth."""
 
 
+FEWEST_ACROSS_PX = 6
+"""Pixels on either side of a cell that tell a fall within two of them from one over millimetres."""
+
+SHORTEST_CUT_MM = 20.0
+"""Length along one line from which an edge is a cut: skin of 200 mm radius stays within three pixels for 18 mm."""
+
+LEAST_RANGE_SHARE = 0.05
+"""Share of the breast's grey range that noise and skin alone do not reach within two pixels."""
+
+
 def chest_wall_side(mask: BoolImage) -> str:
     """Return the side on which the breast is cut off straight: "left", "right" or, where neither is clear, ""."""
     rows = np.flatnonzero(mask.any(axis=1))
@@ -44,26 +54,14 @@ def skin_distance_cells(mask: BoolImage, chest_wall: str) -> FloatImage:
     return np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
 
 
-def edge_cells(grey: FloatImage, mask: BoolImage, usable: BoolImage, jump: float) -> BoolImage:
-    """Return cells of padding and those along straight film edges inside the picture.
-
-    Parameters
-    ----------
-    grey : ndarray of float32, shape (rows, cols)
-    mask, usable : ndarray of bool, same shape
-    jump : float
-        Step between neighbouring cells that only an edge makes: `JUMP_SHARE` of the grey range.
-
-    Returns
-    -------
-    ndarray of bool, same shape
-    """
+def jump_cells(grey: FloatImage, jump: float) -> BoolImage:
+    """Return cells on either side of a step between neighbours over `jump`."""
     jumps = np.zeros(grey.shape, np.bool_)
     for cells, step in ((jumps, np.diff(grey, axis=0)), (jumps.T, np.diff(grey, axis=1).T)):
-        # the cells on both sides of a jump: either may be the last one of the breast
+        # either may be the last one of the breast
         cells[1:] |= np.abs(step) > jump
         cells[:-1] |= np.abs(step) > jump
-    return np.asarray(~usable | (jumps & rim_cells(mask)), np.bool_)
+    return jumps
 
 
 def rim_cells(mask: BoolImage) -> BoolImage:
@@ -73,11 +71,12 @@ def rim_cells(mask: BoolImage) -> BoolImage:
     return np.asarray(mask & ~inner, np.bool_)
 
 
-def sharp_cells(pixels: FloatImage, rim: BoolImage, step_px: int) -> BoolImage:
-    """Return the cells of a rim where the grey level falls within two pixels, as it does where the exposed ends.
+def cut_cells(pixels: FloatImage, rim: BoolImage, step_px: int, least: float, fewest: float) -> BoolImage:
+    """Return the cells of a rim along which a film's edge or collimation cuts the breast.
 
-    Across each cell and its two neighbours, by rows and by columns, the largest step over two pixels is compared with
-    the whole range; skin thins over millimetres.
+    There the grey level falls within two pixels, along a line of the image's rows or columns. Across each cell and its
+    two neighbours (six pixels at least) the largest step over two pixels is compared with the whole range: skin thins
+    over millimetres; where a device blackens the air it ends as sharply, but is not straight.
 
     Parameters
     ----------
@@ -85,22 +84,30 @@ def sharp_cells(pixels: FloatImage, rim: BoolImage, step_px: int) -> BoolImage:
     rim : ndarray of bool
         Cells of `step_px` pixels a side.
     step_px : int
+    least : float
+        Range of grey levels under which there is nothing but noise.
+    fewest : float
+        Cells that must lie along one line.
 
     Returns
     -------
     ndarray of bool, shape of `rim`
     """
-    sharp = np.zeros(rim.shape, np.bool_)
+    cut = np.zeros(rim.shape, np.bool_)
     row, col = np.nonzero(rim)
-    across, along = np.arange(-step_px, 2 * step_px), np.arange(step_px)
-    for first, second in ((across, along), (along, across)):
+    reach = max(step_px, FEWEST_ACROSS_PX)
+    across, along = np.arange(-reach, step_px + reach), np.arange(step_px)
+    for axis, (first, second) in enumerate(((across, along), (along, across))):
         rows = np.clip(row[:, None] * step_px + first, 0, pixels.shape[0] - 1)
         cols = np.clip(col[:, None] * step_px + second, 0, pixels.shape[1] - 1)
-        window = pixels[rows[:, :, None], cols[:, None, :]]
-        profile = window.mean(axis=2 if first is across else 1)
-        steps = np.abs(profile[:, 2:] - profile[:, :-2]).max(axis=1)
-        sharp[row, col] |= steps > SHARP_SHARE * np.maximum(np.ptp(profile, axis=1), 1e-12)
-    return sharp
+        profile = pixels[rows[:, :, None], cols[:, None, :]].mean(axis=2 - axis)
+        steps = np.abs(profile[:, 2:] - profile[:, :-2])
+        sharp = steps.max(axis=1) > SHARP_SHARE * np.maximum(np.ptp(profile, axis=1), least)
+        line = (row, col)[axis] * step_px + steps.argmax(axis=1)
+        n_on = np.bincount(line[sharp], minlength=int(line.max(initial=0)) + 2)
+        n_near = n_on + np.append(n_on[1:], 0) + np.append(0, n_on[:-1])
+        cut[row, col] |= sharp & (n_near[line] >= fewest)
+    return cut
 
 
 def near(cells: BoolImage, margin: float) -> BoolImage:

@@ -18,7 +18,7 @@ STRIP_ROWS = 64
 """Rows of a response that are looked through together: a megabyte of the largest images."""
 
 MOST_OUTSIDE = 5
-"""Places of sixteen on a blob's rim outside the breast that make it a corner: along a straight border there are four."""
+"""Places of sixteen on a blob's rim outside the breast that make it a corner: a straight border has four."""
 
 _ANGLE = np.arange(16) * (np.pi / 8)
 
@@ -140,7 +140,9 @@ def _peaks(
     row_px = level.origin_px[0] + level.step_px * row
     col_px = level.origin_px[1] + level.step_px * col
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
-    keep = (sigma > threshold) & ((breast.zones[breast.cells(row_px, col_px)] & (Zone.BREAST | Zone.CUT)) == Zone.BREAST)
+    keep = (sigma > threshold) & (
+        (breast.zones[breast.cells(row_px, col_px)] & (Zone.BREAST | Zone.CUT)) == Zone.BREAST
+    )
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     return Seeds.blank(
