@@ -129,11 +129,11 @@ def finish(scene: Scene) -> None:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Return the tables and pictures of a result folder, and the names of all else but logs of what was done."""
+    """Return tables, pictures and DICOM objects of a result folder, and the names of all else."""
     found = {}
     for path in sorted(p for p in out.rglob("*") if p.is_file()):
         name = str(path.relative_to(out))
-        whole = name in TABLES or path.suffix == ".png"
+        whole = name in TABLES or path.suffix in (".png", ".dcm")
         found[name] = path.read_bytes() if whole else b""
     return found
 
