@@ -42,7 +42,7 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     """
     if not len(clusters):
         return clusters
-    suspicion = _suspicion(clusters)
+    suspicion = _suspicion(spots, clusters)
     vascular = clusters.morphology == Morphology.VASCULAR
     # the more suspicious the pattern, the less sure it must be that it is one
     high = (suspicion >= settings.high_suspicion) | np.isin(clusters.morphology, MOST_SUSPICIOUS)
@@ -56,17 +56,25 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     )
 
 
-def _suspicion(clusters: Clusters) -> Floats:
+def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
+    """Return the share of all traits; a spot counts by how sure it is, so that noise beside a group adds little."""
     n = clusters.n_spots.astype(np.float64)
+    doubt = np.zeros(len(clusters))
+    known = np.flatnonzero(spots.cluster_id > 0)
+    np.add.at(doubt, np.searchsorted(clusters.cluster_id, spots.cluster_id[known]), 1 - spots.confidence[known])
+    sure = np.maximum(n - doubt, 1.0)
+    # doubtful ones stand among those without a shape
+    n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
     traits = {
-        "irregular": (clusters.n_irregular + UNRESOLVED_SHARE * clusters.n_unresolved) / n,
-        "thin": np.minimum(clusters.n_thin / 3.0, 1.0),
+        "irregular": (clusters.n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
+        # one alone may be two grains that touch
+        "thin": (clusters.n_thin - 1.0) / 2.0,
         # from the loosest group that counts, 3 in 1 cm2, to ten times that
-        "tight": np.clip(np.log(clusters.density_per_cm2 / 3.0) / np.log(10.0), 0.0, 1.0),
-        "count": np.clip((n - 3.0) / 12.0, 0.0, 1.0),
-        "spread": np.clip(clusters.size_cv / 0.5, 0.0, 1.0),
+        "tight": np.log(clusters.density_per_cm2 * sure / n / 3.0) / np.log(10.0),
+        "count": (sure - 3.0) / 12.0,
+        "spread": clusters.size_cv / 0.5,
     }
-    return np.asarray(sum(WEIGHTS[name] * np.minimum(value, 1.0) for name, value in traits.items()), np.float64)
+    return np.asarray(sum(WEIGHTS[name] * np.clip(value, 0.0, 1.0) for name, value in traits.items()), np.float64)
 
 
 def _reasons(clusters: Clusters) -> list[str]:

@@ -87,6 +87,18 @@ def test_more_spots_of_the_same_kind_are_more_suspicious() -> None:
     assert by_number[0] < by_number[1] < by_number[2]
 
 
+def test_doubtful_members_add_little() -> None:
+    """Eight sure round spots with three that are noise are hardly more suspicious than the eight alone."""
+    eleven = clusters_of(n_spots=11, n_unresolved=3, density_per_cm2=13.75)
+    known: dict[str, Any] = {"cluster_id": np.ones(11, np.int32)}
+    alone = suspicion_of()
+    sure, doubtful = (
+        assess_clusters(Spots.blank(11, confidence=np.repeat([1.0, c], [8, 3]), **known), eleven, SETTINGS)
+        for c in (1.0, 0.1)
+    )
+    assert doubtful.suspicion[0] - alone < 0.2 * (sure.suspicion[0] - alone)
+
+
 # --- flags
 
 
