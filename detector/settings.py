@@ -205,13 +205,18 @@ class ClusterSettings:
         """Confidence from which a spot founds a cluster at the operating point."""
         return float(getattr(self, f"{self.operating_point}_core"))
 
+    @property
+    def member_confidence(self) -> float:
+        """Lowest confidence of a cluster's member: half of the core's, since it knows of the group already."""
+        return max(self.min_confidence, 0.5 * self.core_confidence)
+
 
 @dataclass(frozen=True)
 class AssessSettings:
     """How `assess` ranks clusters and flags them."""
 
     review_suspicion: float = _knob(
-        0.32, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
+        0.3, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(

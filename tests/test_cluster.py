@@ -103,7 +103,7 @@ def groups_of(spots: Spots) -> list[frozenset[int]]:
 @given(places_mm(), st.integers(0, 9))
 def test_linking_by_density_is_that_of_a_loop_over_spots(place: NDArray[np.float64], doubtful: int) -> None:
     strong = np.random.default_rng(1).random(len(place)) >= 0.1 * doubtful
-    confidence = np.where(strong, SETTINGS.core_confidence, SETTINGS.min_confidence)
+    confidence = np.where(strong, SETTINGS.core_confidence, SETTINGS.member_confidence)
     spots, clusters, outlines = grouped(spots_at(place, confidence=confidence))
     assert groups_of(spots) == slow_groups(place, strong, DENSITY_DISC_MM, 5.0, 3)
     assert len(clusters) == len(outlines) == len(groups_of(spots))
@@ -198,7 +198,8 @@ def test_spots_of_unknown_size_join_nothing() -> None:
 
 
 def test_each_operating_point_takes_those_of_the_stricter_one_too() -> None:
-    least = [SETTINGS.sensitive_confidence, SETTINGS.balanced_confidence, SETTINGS.specific_confidence]
+    points = ("sensitive", "balanced", "specific")
+    least = [ClusterSettings(operating_point=point).member_confidence for point in points]
     assert least == sorted(least)
     spots = spots_at([*CLOSE, [11, 12]], confidence=[0.9 * least[0], *least, 0.9, 0.9, 0.9])
     members = {}

@@ -92,7 +92,7 @@ def cluster_spots(
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
     benign_macro = (spots.kind == Kind.MACRO) & np.isin(spots.morphology, BENIGN_FORMS)
     known = (spots.kind != Kind.UNKNOWN) & (spots.width_mm <= settings.macro_member_mm)
-    return np.asarray(known & ~benign_macro & (spots.confidence >= settings.min_confidence), np.bool_)
+    return np.asarray(known & ~benign_macro & (spots.confidence >= settings.member_confidence), np.bool_)
 
 
 def _link(spots: Spots, settings: ClusterSettings) -> NDArray[np.int32]:
