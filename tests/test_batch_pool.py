@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -109,3 +110,25 @@ def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
             multiprocessing.active_children()[0].kill()
         done[task] = result
     assert done == {task: task.upper() for task in tasks}
+
+
+ROOT = Path(__file__).parents[1]
+FAULTS = """
+import resource
+import numpy as np
+from detector.batch.work import keep_buffers
+{call}
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(10_000_000).fill(1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
+def test_workers_use_the_memory_of_the_last_image_again() -> None:
+    fresh, kept = (
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(call=call)], cwd=ROOT))
+        for call in ("", "keep_buffers()")
+    )
+    assert kept < 0.2 * fresh
