@@ -95,7 +95,7 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        4.0, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 250 is calcium"
+        3.8, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 300 is calcium"
     )
     supported_sigma: float = _knob(
         2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "reaches nine in ten inserted specks"

@@ -173,6 +173,28 @@ def test_highest_are_those_of_a_sort(values: NDArray[np.float32]) -> None:
     assert np.array_equal(_highest(values), -np.sort(-values, axis=0)[:MOST_UPPER])
 
 
+@pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1])
+def test_faint_lines_are_followed_to_their_ends(spacing_mm: float) -> None:
+    """A line of 2.5 mm that nowhere stands out more than noise does at places is one mark; noise alone makes none."""
+    picture = tissue(12.0, seed=3, spacing_mm=spacing_mm)
+    row, col = (spacing_mm * index for index in np.indices(picture.shape))
+    angle = np.radians([0.0, 35.0, 90.0, 140.0])
+    for number, way in enumerate(angle):
+        away = row - (14.0 + 14.0 * number), col - 20.0
+        along = away[0] * np.sin(way) + away[1] * np.cos(way)
+        across = away[0] * np.cos(way) - away[1] * np.sin(way)
+        bar = ((np.abs(along) < 1.25) & (np.abs(across) < 0.16)).astype(np.float64)
+        picture += 55.0 * ndimage.gaussian_filter(bar, 0.05 / spacing_mm)
+    mammogram = as_mammogram(picture, (spacing_mm, spacing_mm), view="CC")
+    breast = find_breast(mammogram, SETTINGS.breast)
+    marks = detect_marks(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
+    place = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1) * spacing_mm
+    area_mm2 = np.bincount(marks.labels.ravel()[marks.pixels])[1:] * spacing_mm**2
+    for number in range(4):
+        on_line = np.hypot(*(place - [14.0 + 14.0 * number, 20.0]).T) < 1.3
+        assert area_mm2[on_line].max() > 0.4 * 2.5 * 0.32
+
+
 def test_peaks_between_pixels_lie_on_the_brightest_of_four() -> None:
     rooms = rooms_of(1, small(*GROUPS))
     finest = rooms.detail.levels[0]
