@@ -21,7 +21,7 @@ LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
 """Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
 
 LONG_ASPECT = 2.5
-"""Length by width from which a mark is a line rather than a blob."""
+"""Length by width from which a thin mark is a line rather than a blob."""
 
 
 def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
@@ -63,7 +63,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
 def _measured(marks: Marks, detail: Detail) -> Seeds:
     """Return the marks' seeds with the scale that answers best to what they are, and the level for it.
 
-    That is the scale of a disc of their area; of long ones, of a disc as wide as they are. Coarse ones that hold their
+    That is the scale of a disc of their area; of thin lines, of a disc as wide as they are. Coarse ones that hold their
     own centre are moved there.
     """
     n, width = len(marks.seeds), marks.labels.shape[1]
@@ -77,9 +77,10 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
     yy, xx, xy = (np.bincount(spot, product, n) / area for product in (dy * dy, dx * dx, dx * dy))
     root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
     large, small = (xx + yy + root) / 2 + 1 / 12, np.maximum(xx + yy - root, 0) / 2 + 1 / 12
-    is_long = large >= LONG_ASPECT**2 * small
-    scale_px = np.where(is_long, np.sqrt(2 * small), np.sqrt(area / (2 * np.pi)))
-    scale_mm = np.maximum(scale_px * detail.pixel_mm, detail.bands[0].scale_mm)
+    by_width_mm = np.sqrt(2 * small) * detail.pixel_mm
+    is_line = (large >= LONG_ASPECT**2 * small) & (by_width_mm < LARGE_SCALE_MM)
+    scale_mm = np.where(is_line, by_width_mm, np.sqrt(area / (2 * np.pi)) * detail.pixel_mm)
+    scale_mm = np.maximum(scale_mm, detail.bands[0].scale_mm)
     row, col = (np.rint(place).astype(np.int64) for place in (middle_row, middle_col))
     moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
     return marks.seeds.replace(
