@@ -39,7 +39,7 @@ class Sample:
 
 SAMPLES = (
     Sample(
-        22,
+        24,
         "R",
         "CC",
         (
