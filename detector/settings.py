@@ -220,7 +220,7 @@ class AssessSettings:
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(
-        0.85, "", (0, 1), "lowest cluster confidence of a flag", "about one false group an image on unseen ones"
+        0.9, "", (0, 1), "lowest cluster confidence of a flag", "half a false flag on an unseen digital image"
     )
     min_confidence_high: float = _knob(
         0.7, "", (0, 1), "the same where suspicion is high", "a missed group of thin lines weighs more than a false one"
