@@ -132,7 +132,7 @@ def _is_followed(detail: Detail, level: Level, seeds: Seeds, seen: BoolImage) ->
     if _is_fine(detail, level):
         faint = np.flatnonzero(seeds.cut & ~followed)
         followed[faint] = line_sigma(detail, seeds[faint]) >= LINE_SIGMA
-    return followed & seeds.cut
+    return np.asarray(followed & seeds.cut, np.bool_)
 
 
 def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
