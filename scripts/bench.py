@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from skimage.feature import blob_dog, blob_log
 
 import detector
-from detector.batch.work import make_ready
 from detector.breast import find_breast
 from detector.evaluate.peers import TOP_HAT_MM
 from detector.evaluate.phantoms import make_phantom
@@ -365,7 +364,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=ROOT / "BENCHMARKS.md")
     arguments = parser.parse_args()
-    make_ready()  # as a worker of a run is
+    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         memory: dict[str, float] = {}
         mammogram, _ = make_phantom(1, STANDARD)

@@ -267,12 +267,12 @@ def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(choice == index)
         row, col = (
-            np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp)[:, None] + d, 0, n - 1)
+            np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp) + d[:, None], 0, n - 1)
             for axis, (place_px, d, n) in enumerate(
                 zip((seeds.row_px, seeds.col_px), (d_row, d_col), level.image.shape, strict=True)
             )
         )
-        highest = _highest(level.image[row, col].T)
+        highest = _highest(level.image[row, col])
         # the last one counts by its part, so that a scale a little larger changes the mean a little
         share = np.clip(n_upper[rows] - np.arange(MOST_UPPER)[:, None], 0, 1)
         top[rows] = (highest * share).sum(axis=0) / n_upper[rows]
