@@ -24,18 +24,18 @@ DIAMETER_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many of the spots that count, in both Readings together, have a partner, and whether the flags agree."""
+    """How many spots that count, of both Readings together, have a partner, and how many pairs differ in flags."""
 
     n_spots: int
     n_matched: int
-    same_flags: bool
+    n_other_flags: int
     differences: tuple[str, ...] = ()
 
     def __add__(self, other: Comparison) -> Comparison:
         return Comparison(
             self.n_spots + other.n_spots,
             self.n_matched + other.n_matched,
-            self.same_flags and other.same_flags,
+            self.n_other_flags + other.n_other_flags,
             self.differences + other.differences,
         )
 
@@ -72,7 +72,7 @@ def same_findings(a: Reading, b: Reading, transform: Transform = lambda places: 
     return Comparison(
         n_spots,
         n_spots - len(differences),
-        _same_flags(a.clusters, b.clusters, transform, (a, b)),
+        int(not _same_flags(a.clusters, b.clusters, transform, (a, b))),
         differences,
     )
 

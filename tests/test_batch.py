@@ -32,7 +32,7 @@ from detector.settings import Settings
 from tests.dicom_files import breast_pixels, make_mammogram, save
 
 TABLES = ("images.csv", "spots.csv", "clusters.csv", "errors.csv", "skipped.csv")
-SMALL = {"rows": 200, "cols": 150, "spacing_mm": 0.25}
+SMALL = {"rows": 400, "cols": 300, "spacing_mm": 0.125}
 
 
 def operating_point(name: str) -> Settings:

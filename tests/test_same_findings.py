@@ -35,6 +35,9 @@ seeded = pytest.mark.parametrize(
 )
 """All seeds together, since a share of 99 % needs many spots; more of them in the long run."""
 
+TEN_SEEDS = (*SEEDS, *MORE_SEEDS)
+"""For what the sampling changes: of touching grains one picture may show one and the other two, here and there."""
+
 
 def compared(seeds: tuple[int, ...], one: Callable[[int], Comparison]) -> Comparison:
     """Return the comparisons of several phantoms as one; the phantoms hold enough spots to tell a per cent."""
@@ -45,7 +48,13 @@ def compared(seeds: tuple[int, ...], one: Callable[[int], Comparison]) -> Compar
 
 def assert_same(together: Comparison, least: float) -> None:
     assert together.share >= least, f"{together.n_matched} of {together.n_spots}\n" + "\n".join(together.differences)
-    assert together.same_flags
+    assert not together.n_other_flags
+
+
+def assert_nearly_same(together: Comparison) -> None:
+    """Assert that 95 % of the spots are the same, and that at most one of ten flags, near the threshold, changes."""
+    assert together.share >= 0.95, f"{together.n_matched} of {together.n_spots}\n" + "\n".join(together.differences)
+    assert together.n_other_flags <= 1
 
 
 # --- flips and turns
@@ -116,15 +125,13 @@ def test_shifts_by_multiples_of_the_coarsest_step(shift: tuple[int, int], seeds:
     assert_same(shifted(seeds, shift), 0.99)
 
 
-@seeded
 @pytest.mark.parametrize("shift", [(5, 0), (23, 9)])
-def test_any_shift(shift: tuple[int, int], seeds: tuple[int, ...]) -> None:
-    assert_same(shifted(seeds, shift), 0.95)
+def test_any_shift(shift: tuple[int, int]) -> None:
+    assert_nearly_same(shifted(TEN_SEEDS, shift))
 
 
-@seeded
 @pytest.mark.parametrize("axis", [0, 1])
-def test_flips_of_sides_that_are_no_multiple_of_the_coarsest_step(axis: int, seeds: tuple[int, ...]) -> None:
+def test_flips_of_sides_that_are_no_multiple_of_the_coarsest_step(axis: int) -> None:
     """The pyramid of the flipped picture then samples other places: a flip, and a shift by less than a step."""
 
     def one(seed: int) -> Comparison:
@@ -133,7 +140,7 @@ def test_flips_of_sides_that_are_no_multiple_of_the_coarsest_step(axis: int, see
         other, move = flipped(odd, axis)
         return same_findings(analyse(odd), analyse(other), move)
 
-    assert_same(compared(seeds, one), 0.95)
+    assert_nearly_same(compared(TEN_SEEDS, one))
 
 
 # --- grey levels and storage
@@ -176,15 +183,14 @@ def test_for_processing_and_for_presentation(form: str, seeds: tuple[int, ...], 
 # --- pixel size
 
 
-@seeded
-def test_pixels_of_half_the_size(seeds: tuple[int, ...]) -> None:
+def test_pixels_of_half_the_size() -> None:
     def one(seed: int) -> Comparison:
         recipe = recipe_of(seed)
         fine = dataclasses.replace(recipe, rows=2 * recipe.rows, cols=2 * recipe.cols, spacing_mm=recipe.spacing_mm / 2)
         quarter_mm = recipe.spacing_mm / 4  # between the centres of a pixel and of its four parts
         return same_findings(analyse(phantom(seed, fine)[0]), reading_of(seed, recipe), lambda p: p - quarter_mm)
 
-    assert_same(compared(seeds, one), 0.95)
+    assert_nearly_same(compared(TEN_SEEDS, one))
 
 
 # --- the comparison itself
@@ -233,9 +239,9 @@ def test_readings_differ_by_their_flags(reading: Reading) -> None:
     n = len(reading.clusters)
     assert n > 0
     flagged = dataclasses.replace(reading, clusters=reading.clusters.replace(review=np.ones(n, bool)))
-    assert same_findings(flagged, flagged).same_flags
+    assert not same_findings(flagged, flagged).n_other_flags
     fewer = dataclasses.replace(flagged, clusters=flagged.clusters.replace(review=np.arange(n) > 0))
     moved = dataclasses.replace(flagged, clusters=flagged.clusters.replace(row_px=flagged.clusters.row_px + 200))
-    assert not same_findings(flagged, fewer).same_flags
-    assert not same_findings(fewer, flagged).same_flags
-    assert not same_findings(flagged, moved).same_flags
+    assert same_findings(flagged, fewer).n_other_flags
+    assert same_findings(fewer, flagged).n_other_flags
+    assert same_findings(flagged, moved).n_other_flags
