@@ -218,7 +218,7 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = _peak_levels(detail, seeds) - here
     half = 0.5 * (base + peak)
-    inside = _connected(tophat > half[:, None, None], *_brightest(tophat, windows))
+    inside = _connected(tophat > _rounded_down(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
     return seeds.replace(
@@ -228,6 +228,12 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
         tilt_col=outer @ np.cos(_ANGLE) / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
     ), inside
+
+
+def _rounded_down(values: Floats) -> FloatImage:
+    """Return the largest float32 up to each value: what is over the one is over the other, at half the memory."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def median_of_directions(values: FloatImage) -> FloatImage:
