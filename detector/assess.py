@@ -59,9 +59,7 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
 def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     """Return the share of all traits; a spot counts by how sure it is, so that noise beside a group adds little."""
     n = clusters.n_spots.astype(np.float64)
-    doubt = np.zeros(len(clusters))
-    known = np.flatnonzero(spots.cluster_id > 0)
-    np.add.at(doubt, np.searchsorted(clusters.cluster_id, spots.cluster_id[known]), 1 - spots.confidence[known])
+    doubt = np.bincount(spots.cluster_id, 1 - spots.confidence, len(clusters) + 1)[1:]
     sure = np.maximum(n - doubt, 1.0)
     # doubtful ones stand among those without a shape
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)

@@ -78,6 +78,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     step_px, blurred_px, current = 1, math.hypot(smooth_px, PIXEL_BLUR), image
     for scale_mm in _scales(settings, pixel_mm):
         scale_px = scale_mm / pixel_mm
+        # just under 2: where pixels and scales are multiples of one another rounding must not decide
         while scale_px > 1.999 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
             current, plain, step_px = _halved(current), _halved(plain), 2 * step_px
             blurred_px = math.hypot(blurred_px, step_px / 4)

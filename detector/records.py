@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -593,6 +593,11 @@ class BreastRegion:
         """True if no breast was found."""
         return self.area_cm2 == 0.0
 
+    @functools.cached_property
+    def is_searched(self) -> BoolImage:
+        """Cells in which calcifications are looked for: breast that no film's edge or collimation cuts."""
+        return _read_only((self.zones & (Zone.BREAST | Zone.CUT)) == Zone.BREAST)
+
     def cells(
         self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -663,6 +668,30 @@ def sample_bilinear(image: FloatImage, row: NDArray[np.float64], col: NDArray[np
 
 
 _MAP_WIDTH = 1024
+
+
+class Moments(NamedTuple):
+    """Means and central second moments of the places of several owners, each of shape (n,)."""
+
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    yy: NDArray[np.float64]
+    xx: NDArray[np.float64]
+    xy: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, y: NDArray[Any], x: NDArray[Any], owner: NDArray[np.integer], n: int) -> Moments:
+        """Return the moments of places, each of which belongs to one of `n` owners; all have some."""
+        count = np.bincount(owner, minlength=n)
+        mean_y, mean_x = (np.bincount(owner, place, n) / count for place in (y, x))
+        dy, dx = y - mean_y[owner], x - mean_x[owner]
+        yy, xx, xy = (np.bincount(owner, product, n) / count for product in (dy * dy, dx * dx, dx * dy))
+        return cls(mean_y, mean_x, yy, xx, xy)
+
+    def along_axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the largest and the smallest second moment over all directions."""
+        root = np.sqrt((self.xx - self.yy) ** 2 + 4 * self.xy**2)
+        return (self.xx + self.yy + root) / 2, np.maximum((self.xx + self.yy - root) / 2, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from detector.breast import ALIGNMENT_PX, find_breast
-from detector.breast.area import _distance_to, _opened
+from detector.breast.area import _opened, distance_to
 from detector.breast.sides import chest_wall_side
 from detector.evaluate.phantoms import Recipe, Truth
 from detector.records import BoolImage, BreastRegion, Mammogram, Zone
@@ -70,7 +70,7 @@ def test_outline_runs_along_the_true_skin(side: str, view: str, seed: int) -> No
 
 
 @pytest.mark.parametrize(("side", "view", "seed"), ALL)
-def test_distance_to_the_skin_is_that_of_the_true_skin(side: str, view: str, seed: int) -> None:
+def testdistance_to_the_skin_is_that_of_the_true_skin(side: str, view: str, seed: int) -> None:
     """The slow equivalent: the exact distance transform of the true outline, whose chest wall is no skin."""
     mammogram, truth = case(side, view, seed)
     breast, inside = found(mammogram), true_mask(mammogram, truth)
@@ -332,10 +332,10 @@ def test_opening_by_distances_is_the_opening_by_a_disc() -> None:
         assert np.mean(_opened(mask, radius)[inside] != slow[inside]) < 0.02  # distances are within 2 %
 
 
-def test_distance_to_a_mask_is_that_of_scipy() -> None:
+def testdistance_to_a_mask_is_that_of_scipy() -> None:
     mask = np.random.default_rng(4).random((60, 80)) < 0.01
-    np.testing.assert_allclose(_distance_to(mask), ndimage.distance_transform_edt(~mask), rtol=0.03)
-    assert _distance_to(np.zeros((4, 9), np.bool_)).min() > 9
+    np.testing.assert_allclose(distance_to(mask), ndimage.distance_transform_edt(~mask), rtol=0.03)
+    assert distance_to(np.zeros((4, 9), np.bool_)).min() > 9
 
 
 def test_a_side_that_is_not_straight_is_no_chest_wall() -> None:

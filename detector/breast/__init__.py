@@ -71,12 +71,12 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
     zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
     low, high = np.percentile(grey[mask], [1, 99])
-    rim, grey_range = rim_cells(mask), float(high - low)
+    rim, grey_range, margin = rim_cells(mask), float(high - low), settings.edge_mm / cell_mm
     cut = ~usable | cut_cells(mammogram.pixels, rim, step_px, LEAST_RANGE_SHARE * grey_range, SHORTEST_CUT_MM / cell_mm)
-    zones[mask & near(cut, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE | Zone.CUT)
+    zones[mask & near(cut, margin)] |= np.uint8(Zone.EDGE | Zone.CUT)
     jumps = rim & jump_cells(grey, JUMP_SHARE * grey_range)
-    zones[mask & near(jumps, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
-    zones[mask & near_border(mask.shape, settings.edge_mm / cell_mm)] |= np.uint8(Zone.EDGE)
+    zones[mask & near(jumps, margin)] |= np.uint8(Zone.EDGE)
+    zones[mask & near_border(mask.shape, margin)] |= np.uint8(Zone.EDGE)
     return BreastRegion(
         zones=zones,
         skin_distance_mm=skin_distance_mm,

@@ -74,7 +74,7 @@ def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
         return np.zeros(grey.shape, np.bool_)
     largest = np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])), np.bool_)
     core = _opened(largest, STRIP_MM / cell_mm)
-    largest &= _distance_to(core) <= SKIN_MM / cell_mm
+    largest &= distance_to(core) <= SKIN_MM / cell_mm
     contours, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(grey.shape, np.uint8)
     if contours:
@@ -102,7 +102,7 @@ def _over_air(grey: FloatImage, usable: BoolImage) -> BoolImage:
     return np.asarray((grey > air + np.clip(spread, least, greatest)) & usable, np.bool_)
 
 
-def _distance_to(mask: BoolImage) -> NDArray[Any]:
+def distance_to(mask: BoolImage) -> NDArray[Any]:
     """Return each cell's distance to the nearest true one, in cells; large where there is none."""
     if not mask.any():
         return np.full(mask.shape, np.float32(max(mask.shape) * 2))
@@ -111,7 +111,7 @@ def _distance_to(mask: BoolImage) -> NDArray[Any]:
 
 def _opened(mask: BoolImage, radius: float) -> BoolImage:
     """Return the opening by a disc, which the image border does not wear off; by distances, not by sliding a disc."""
-    return np.asarray(_distance_to(_distance_to(~mask) > radius) <= radius, np.bool_)
+    return np.asarray(distance_to(distance_to(~mask) > radius) <= radius, np.bool_)
 
 
 def _disc(radius: float) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from detector.breast.area import distance_to
 from detector.records import BoolImage, FloatImage
 
 STRAIGHT_SHARE = 0.25
@@ -112,10 +113,7 @@ def cut_cells(pixels: FloatImage, rim: BoolImage, step_px: int, least: float, fe
 
 def near(cells: BoolImage, margin: float) -> BoolImage:
     """Return cells up to a distance, in cells, from true ones."""
-    if not cells.any():
-        return cells
-    distance = cv2.distanceTransform((~cells).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.asarray(distance <= max(1.0, margin), np.bool_)
+    return np.asarray(distance_to(cells) <= max(1.0, margin), np.bool_)
 
 
 def near_border(shape: tuple[int, ...], margin: float) -> BoolImage:

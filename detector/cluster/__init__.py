@@ -19,6 +19,7 @@ from detector.records import (
     Clusters,
     Distribution,
     Kind,
+    Moments,
     Morphology,
     Outlines,
     Shape,
@@ -172,7 +173,7 @@ def _describe(spots: Spots, group: Integers, hull_mm: Floats) -> Clusters:
         np.bincount(group, flag, n).astype(np.int32) for flag in (irregular, unresolved, thin, spots.kind == Kind.MACRO)
     )
     mean, mean_square = (np.bincount(group, spots.diameter_mm**power, n) / count for power in (1, 2))
-    elongation = _elongation(spots, group, count)
+    elongation = _elongation(spots, group, n)
     morphology = _prevailing(spots, group, n)
     morphology[2 * n_unresolved > count] = Morphology.NONE
     return Clusters.blank(
@@ -246,15 +247,10 @@ def _distances(spots: Spots, group: Integers, n_clusters: int) -> tuple[Floats, 
     return caliper.max(axis=0), nearest_mm
 
 
-def _elongation(spots: Spots, group: Integers, count: Integers) -> Floats:
+def _elongation(spots: Spots, group: Integers, n_clusters: int) -> Floats:
     """Return the spread of the places across the main axis by that along it."""
-    n = len(count)
-    dy = spots.row_mm - (np.bincount(group, spots.row_mm, n) / count)[group]
-    dx = spots.col_mm - (np.bincount(group, spots.col_mm, n) / count)[group]
-    yy, xx, xy = (np.bincount(group, product, n) / count for product in (dy * dy, dx * dx, dx * dy))
-    root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
-    small, large = np.maximum(xx + yy - root, 0), np.maximum(xx + yy + root, 1e-12)
-    return np.asarray(np.sqrt(small / large), np.float64)
+    large, small = Moments.of(spots.row_mm, spots.col_mm, group, n_clusters).along_axes()
+    return np.asarray(np.sqrt(small / np.maximum(large, 1e-12)), np.float64)
 
 
 def _distribution(extent_mm: Floats, elongation: Floats, count: Integers) -> NDArray[np.int8]:

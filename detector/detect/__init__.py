@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, coarsest_levels, grow_regions
-from detector.records import BreastRegion, Detail, Marks, Seeds
+from detector.records import BreastRegion, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
@@ -71,17 +71,14 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
     spot = labels[marks.pixels] - 1
     row, col = np.divmod(marks.pixels, width)
     area = np.bincount(spot, minlength=n)
-    middle_row, middle_col = (np.bincount(spot, place, n) / area for place in (row, col))
-    dy, dx = row - middle_row[spot], col - middle_col[spot]
+    moments = Moments.of(row, col, spot, n)
     # a pixel is a square, not a point: its own second moment is a twelfth
-    yy, xx, xy = (np.bincount(spot, product, n) / area for product in (dy * dy, dx * dx, dx * dy))
-    root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
-    large, small = (xx + yy + root) / 2 + 1 / 12, np.maximum(xx + yy - root, 0) / 2 + 1 / 12
+    large, small = (moment + 1 / 12 for moment in moments.along_axes())
     by_width_mm = np.sqrt(2 * small) * detail.pixel_mm
     is_line = (large >= LONG_ASPECT**2 * small) & (by_width_mm < LARGE_SCALE_MM)
     scale_mm = np.where(is_line, by_width_mm, np.sqrt(area / (2 * np.pi)) * detail.pixel_mm)
     scale_mm = np.maximum(scale_mm, detail.bands[0].scale_mm)
-    row, col = (np.rint(place).astype(np.int64) for place in (middle_row, middle_col))
+    row, col = (np.rint(place).astype(np.int64) for place in (moments.y, moments.x))
     moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
     return marks.seeds.replace(
         row_px=np.where(moved, row + marks.box.row_start, marks.seeds.row_px),

@@ -20,7 +20,8 @@ FEWEST_RAYS = 8
 """Rays of sixteen that must reach the border for the others to be left out: those along a rod end before it."""
 
 _ANGLE = np.arange(16) * (np.pi / 8)
-_SINE, _COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
+SINE, COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
+"""Sixteen directions around a seed."""
 
 Floats = NDArray[np.float64]
 
@@ -67,8 +68,8 @@ def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -
     n_places = 2 * round(float(seeds.scale_mm.max()) / EDGE_MM) + 1
     away = border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None]
     away = np.maximum(away, 0)
-    row, col = (place[:, None] + away * way for place, way in ((seeds.row_px, _SINE), (seeds.col_px, _COSINE)))
-    tilt = seeds.tilt_row[:, None] * _SINE + seeds.tilt_col[:, None] * _COSINE
+    row, col = (place[:, None] + away * way for place, way in ((seeds.row_px, SINE), (seeds.col_px, COSINE)))
+    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
     over = fine[-1].sample(row, col) - tilt * away > seeds.threshold[:, None]
     return np.asarray(border_px + reach_px * (2 * over.mean(axis=0) - 1), np.float64)
 
@@ -77,9 +78,9 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, Bool
     """Return, seed by ray, the distance in pixels at which the profile falls to the outline's level, and if it does."""
     step_px = seeds.scale_mm[:, None] / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
     away = (step_px * np.arange(RAY_SAMPLES))[:, None, :]
-    row = seeds.row_px[:, None, None] + away * _SINE[:, None]
-    col = seeds.col_px[:, None, None] + away * _COSINE[:, None]
-    tilt = seeds.tilt_row[:, None] * _SINE + seeds.tilt_col[:, None] * _COSINE
+    row = seeds.row_px[:, None, None] + away * SINE[:, None]
+    col = seeds.col_px[:, None, None] + away * COSINE[:, None]
+    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
     over = level.sample(row, col) - tilt[..., None] * away - seeds.threshold[:, None, None]
     below = over < 0
     ends = below.any(axis=2)
@@ -102,8 +103,8 @@ def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Flo
     delta = max(EDGE_MM / detail.pixel_mm, 1.0)
     inside, outside = (
         detail.levels[0].sample(
-            seeds.row_px[:, None, None] + np.maximum(border + shift, 0) * _SINE,
-            seeds.col_px[:, None, None] + np.maximum(border + shift, 0) * _COSINE,
+            seeds.row_px[:, None, None] + np.maximum(border + shift, 0) * SINE,
+            seeds.col_px[:, None, None] + np.maximum(border + shift, 0) * COSINE,
         )
         for shift in (-delta, delta)
     )

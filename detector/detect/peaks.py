@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from detector.detect.borders import COSINE, SINE
 from detector.detect.regions import coarsest_levels
 from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, Zone
 from detector.settings import DetectSettings
@@ -19,8 +20,6 @@ STRIP_ROWS = 64
 
 MOST_OUTSIDE = 5
 """Places of sixteen on a blob's rim outside the breast that make it a corner: a straight border has four."""
-
-_ANGLE = np.arange(16) * (np.pi / 8)
 
 Floats = NDArray[np.float64]
 
@@ -82,8 +81,8 @@ def _is_corner(seeds: Seeds, pixel_mm: float, breast: BreastRegion, settings: De
     corner = seeds.scale_mm >= settings.coarse_scale_mm
     coarse = np.flatnonzero(corner)
     radius_px = math.sqrt(2) * seeds.scale_mm[coarse, None] / pixel_mm
-    row_px = seeds.row_px[coarse, None] + radius_px * np.sin(_ANGLE)
-    col_px = seeds.col_px[coarse, None] + radius_px * np.cos(_ANGLE)
+    row_px = seeds.row_px[coarse, None] + radius_px * SINE
+    col_px = seeds.col_px[coarse, None] + radius_px * COSINE
     zones = breast.zones[breast.cells(row_px, col_px)]
     outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
     corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
@@ -137,12 +136,10 @@ def _peaks(
     row, col = _maxima(response, quietest)
     if not len(row):
         return Seeds.empty()
-    row_px = level.origin_px[0] + level.step_px * row
-    col_px = level.origin_px[1] + level.step_px * col
+    row_px = level.origin_px[0] + level.step_px * row.astype(np.float64)
+    col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
     sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
-    keep = (sigma > threshold) & (
-        (breast.zones[breast.cells(row_px, col_px)] & (Zone.BREAST | Zone.CUT)) == Zone.BREAST
-    )
+    keep = (sigma > threshold) & breast.is_searched[breast.cells(row_px, col_px)]
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     return Seeds.blank(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from detector.detect.borders import edge_steps
-from detector.records import BoolImage, Detail, FloatImage, Level, Seeds, sample_bilinear
+from detector.detect.borders import COSINE, SINE, edge_steps
+from detector.records import LINE_MM, BoolImage, Detail, FloatImage, Level, Seeds, sample_bilinear
 from detector.settings import DetectSettings
 
 RING_SCALES = np.array([2.6, 4.5])[:, None]
@@ -37,14 +37,12 @@ macrocalcification is so large for its scale."""
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
 
-LINE_MM, LINE_PLACES, LINE_DIRECTIONS = 1.0, 7, 12
-"""Length, places on it and directions of the lines on which faint ones are tried: the shortest casting line."""
+LINE_PLACES, LINE_DIRECTIONS = 7, 12
+"""Places on the shortest line, and its directions, on which faint ones are tried."""
 
 LINE_SIGMA = 2.3
 """Least mean response along a line: noise at places 0.17 mm apart, which are nearly independent, reaches 0.4 in one
 direction and 2 in the best of twelve once in 10,000."""
-
-_ANGLE = np.arange(16) * (np.pi / 8)
 
 Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -211,8 +209,8 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
 
     each = np.arange(len(seeds))[:, None, None]
     radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
-    ring_row = windows.inner(radius * np.sin(_ANGLE), windows.row[:, None, None])
-    ring_col = windows.inner(radius * np.cos(_ANGLE), windows.col[:, None, None])
+    ring_row = windows.inner(radius * SINE, windows.row[:, None, None])
+    ring_col = windows.inner(radius * COSINE, windows.col[:, None, None])
     # a seed of too fine a scale has its inner ring on the spot itself
     base = median_of_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0)).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
@@ -224,8 +222,8 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     return seeds.replace(
         height=peak - base,
         threshold=here + half,
-        tilt_row=outer @ np.sin(_ANGLE) / width_px,
-        tilt_col=outer @ np.cos(_ANGLE) / width_px,
+        tilt_row=outer @ SINE / width_px,
+        tilt_col=outer @ COSINE / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
     ), inside
 

@@ -29,7 +29,7 @@ from detector.evaluate.recipes import Recipe
 from detector.evaluate.truth import Findings, ImageTruth, Mark, Pair
 from detector.pipeline import analyse, regroup
 from detector.read import read_mammogram
-from detector.records import Mammogram, Reading, Zone
+from detector.records import Mammogram, Reading
 from detector.settings import BreastSettings, Settings
 
 
@@ -198,7 +198,7 @@ def _truth(trial: Trial, mammogram: Mammogram, known: Truth, reading: Reading) -
 
 def _closed(mammogram: Mammogram, known: Truth) -> tuple[NDArray[np.bool_], float]:
     breast = find_breast(mammogram, BreastSettings())
-    is_open = (breast.zones & (Zone.BREAST | Zone.CUT)) == Zone.BREAST
+    is_open = breast.is_searched
     masked = ~is_open[breast.cells(known.spots.row_px, known.spots.col_px)]
     if breast.is_empty:
         return masked, 1.0

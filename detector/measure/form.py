@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.measure.border import Border, Floats, Foreground
-from detector.records import BoolImage
+from detector.records import BoolImage, Moments
 
 N_DIRECTIONS = 36
 """Directions that calipers are laid on: 5 degrees apart, which keeps the largest within 0.1 %."""
@@ -106,17 +106,11 @@ def _perimeter(border: Border, spacing: Floats) -> Floats:
 
 def _ellipse(pixels: Foreground, n_px: Floats, spacing: Floats) -> tuple[Floats, Floats]:
     """Return eccentricity and orientation (degrees) of the ellipses of equal second moments."""
-    n = len(n_px)
-    y, x = pixels.row * spacing[0], pixels.col * spacing[1]
-    mean_y, mean_x = np.bincount(pixels.spot, y, n) / n_px, np.bincount(pixels.spot, x, n) / n_px
-    dy, dx = y - mean_y[pixels.spot], x - mean_x[pixels.spot]
+    moments = Moments.of(pixels.row * spacing[0], pixels.col * spacing[1], pixels.spot, len(n_px))
     # a pixel is a square, not a point: its own second moment is a twelfth
-    yy = np.bincount(pixels.spot, dy * dy, n) / n_px + spacing[0] ** 2 / 12
-    xx = np.bincount(pixels.spot, dx * dx, n) / n_px + spacing[1] ** 2 / 12
-    xy = np.bincount(pixels.spot, dx * dy, n) / n_px
-    root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
-    large, small = (xx + yy + root) / 2, np.maximum((xx + yy - root) / 2, 0)
-    angle = np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)) % 180
+    moments = moments._replace(yy=moments.yy + spacing[0] ** 2 / 12, xx=moments.xx + spacing[1] ** 2 / 12)
+    large, small = moments.along_axes()
+    angle = np.degrees(0.5 * np.arctan2(2 * moments.xy, moments.xx - moments.yy)) % 180
     return np.sqrt(np.maximum(1 - small / large, 0)), angle
 
 
