@@ -95,7 +95,7 @@ class DetectSettings:
     """How `detect` finds candidates."""
 
     threshold_sigma: float = _knob(
-        3.8, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it 1 in 300 is calcium"
+        3.8, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it calcium is rare"
     )
     supported_sigma: float = _knob(
         2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "reaches nine in ten inserted specks"
@@ -220,7 +220,7 @@ class AssessSettings:
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(
-        0.9, "", (0, 1), "lowest cluster confidence of a flag", "half a false flag on an unseen digital image"
+        0.9, "", (0, 1), "lowest cluster confidence of a flag", "few phantoms without calcium are flagged (ACCURACY.md)"
     )
     min_confidence_high: float = _knob(
         0.7, "", (0, 1), "the same where suspicion is high", "a missed group of thin lines weighs more than a false one"
