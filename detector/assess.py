@@ -61,10 +61,11 @@ def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     n = clusters.n_spots.astype(np.float64)
     doubt = np.bincount(spots.cluster_id, 1 - spots.confidence, len(clusters) + 1)[1:]
     sure = np.maximum(n - doubt, 1.0)
-    # doubtful ones stand among those without a shape
+    # noise and strands have no shape that is seen, or an irregular one: the doubtful ones stand among those
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
+    n_irregular = np.maximum(clusters.n_irregular - np.maximum(doubt - clusters.n_unresolved, 0.0), 0.0)
     traits = {
-        "irregular": (clusters.n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
+        "irregular": (n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
         # one alone may be two grains that touch
         "thin": (clusters.n_thin - 1.0) / 2.0,
         # from the loosest group that counts, 3 in 1 cm2, to ten times that
