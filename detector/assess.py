@@ -83,8 +83,8 @@ def _reasons(clusters: Clusters) -> list[str]:
         n, n_irregular = int(clusters.n_spots[row]), int(clusters.n_irregular[row])
         words = f"{n} spots in {_area(float(clusters.area_mm2[row]))}"
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
-        if clusters.n_thin[row]:
-            parts.append(f"{int(clusters.n_thin[row])} thin or branching lines")
+        if n_thin := int(clusters.n_thin[row]):
+            parts.append(f"{n_thin} thin or branching line{'' if n_thin == 1 else 's'}")
         if 2 * clusters.n_unresolved[row] > n:
             parts.append("most too small for their shape to be told")
         if clusters.distribution[row] in (Distribution.LINEAR, Distribution.SEGMENTAL):
