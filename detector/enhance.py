@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import Band, BoolImage, Box, BreastRegion, Detail, FloatImage, Level, Mammogram, Zone
+from detector.records import Band, BoolImage, Box, BreastRegion, Detail, FloatImage, Level, Mammogram, Noise, Zone
 from detector.settings import EnhanceSettings
 
 MULTIPLE_PX = 64
@@ -49,6 +49,13 @@ LEAST_BLUR = 0.45
 DETAIL_MM = 0.3
 """Distance over which grey levels are compared to measure the noise of pixels: beyond the blur, within the texture."""
 
+GREY_MM = 0.3
+"""Cells that the grey level is read on which noise depends: quanta and texture change with the strand or the vessel
+that a spot lies on; on much finer cells the spot itself would raise its own noise."""
+
+LEAST_SHARE = 1e-3
+"""Share of breast around a cell under which nothing is known of its noise."""
+
 TINY = 1e-12
 """Least noise, for images that have none."""
 
@@ -69,7 +76,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     """
     if breast.is_empty:
         nothing = np.zeros((0, 0), np.float32)
-        return Detail((), (), nothing, nothing, nothing, 1, mammogram.pixel_mm, breast.box)
+        return Detail((), (), Noise(np.zeros(1), np.ones(1), nothing), 0, nothing, 1, mammogram.pixel_mm, breast.box)
     pixel_mm = mammogram.pixel_mm
     plain = _padded(mammogram.pixels, breast.box)
     smooth_px = _missing_blur(settings, pixel_mm)
@@ -99,7 +106,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         levels=tuple(levels),
         bands=tuple(bands),
         noise=cells.noise(fine, settings.noise_window_mm / pixel_mm),
-        grey=cells.grey,
+        grey_level=min(range(len(levels)), key=lambda i: abs(math.log(levels[i].step_px * pixel_mm / GREY_MM))),
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
         cell_px=cells.step_px,
         pixel_mm=pixel_mm,
@@ -201,6 +208,7 @@ class _Cells:
         ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
         self.splits = ends[1:-1]
         centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
+        self.centres = centres
         # where each cell's grey lies between two centres; the slow equivalent is `numpy.interp`, response by response
         self.lower = np.clip(np.searchsorted(centres, self.grey, side="right") - 1, 0, max(len(centres) - 2, 0))
         self.upper = np.minimum(self.lower + 1, len(centres) - 1)
@@ -233,14 +241,15 @@ class _Cells:
         picture = values.reshape(-1, values.shape[-1])
         return np.asarray(cv2.resize(picture, (cols, rows), interpolation=interpolation), np.float32)
 
-    def noise(self, deviation: FloatImage, window_px: float) -> FloatImage:
+    def noise(self, deviation: FloatImage, window_px: float) -> Noise:
         """Return the standard deviation, from the mean absolute one, as a function of grey times a factor of place.
 
         The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
         that bright detail, clipped the second time, does not hide itself in its own noise.
         """
         if np.count_nonzero(self.inside) < FEWEST_CELLS:
-            return np.full(self.size, max(float(deviation.mean()), TINY), np.float32)
+            one = max(float(deviation.mean()), TINY)
+            return Noise(np.zeros(1), np.full(1, one), np.ones(self.size, np.float32))
         values = deviation[self.inside]
         parts = np.split(values[self.order], self.splits)
         medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
@@ -249,12 +258,15 @@ class _Cells:
 
         sigma = window_px / self.step_px
         if sigma not in self.shares:
-            self.shares[sigma] = np.maximum(_blur_coarsely(self.weight, sigma), np.float32(1e-3))
+            self.shares[sigma] = np.maximum(_blur_coarsely(self.weight, sigma), np.float32(LEAST_SHARE))
         share = self.shares[sigma]
         ratio = deviation / typical
         local = _blur_coarsely(np.minimum(ratio, 3) * self.weight, sigma) / share
         local = _blur_coarsely(np.minimum(ratio, 1.5 * local) * self.weight, sigma) / share
-        return np.asarray(MEAN_ABSOLUTE_TO_SIGMA * typical * np.maximum(local, 0.3), np.float32)
+        sigma_of_grey = MEAN_ABSOLUTE_TO_SIGMA * np.maximum(medians, floor).astype(np.float64)
+        # where no breast is near nothing is known
+        factor = np.where(share > LEAST_SHARE, np.maximum(local, 0.3), 1.0)
+        return Noise(self.centres, sigma_of_grey, factor.astype(np.float32))
 
     def coherence(self, levels: list[Level], window_px: float) -> FloatImage:
         """Return how strongly the surroundings of each cell run in one direction, from 0 to 1.

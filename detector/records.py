@@ -636,16 +636,16 @@ class Level:
         """White top-hat of the level."""
         return _read_only(np.subtract(self.image, self.background))
 
-    def sample(self, row_px: NDArray[np.float64], col_px: NDArray[np.float64]) -> NDArray[np.float32]:
+    def sample(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the image at places in pixels of the whole image, any shape, by bilinear interpolation."""
         return sample_bilinear(self.image, self.to_cells(row_px, 0), self.to_cells(col_px, 1))
 
-    def to_cells(self, place_px: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    def to_cells(self, place_px: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
         """Return rows (axis 0) or columns (axis 1) of the level for places in pixels of the whole image."""
         return (place_px - self.origin_px[axis]) / self.step_px
 
 
-def sample_bilinear(image: FloatImage, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.float32]:
+def sample_bilinear(image: FloatImage, row: NDArray[np.floating], col: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return an image between its pixels, by bilinear interpolation; places outside take the border's value.
 
     The same as `scipy.ndimage.map_coordinates` of order 1 in mode nearest but for OpenCV's steps of 1/32 pixel, and
@@ -694,6 +694,42 @@ class Moments(NamedTuple):
         return (self.xx + self.yy + root) / 2, np.maximum((self.xx + self.yy - root) / 2, 0)
 
 
+class Where(NamedTuple):
+    """Places in an image: the grey level around each, and where it lies on the cells of `Detail`, of any one shape."""
+
+    grey: NDArray[np.float32]
+    row: NDArray[np.float64]
+    col: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """How far values scatter over noise and texture: a function of the grey level times a factor of the place.
+
+    Attributes
+    ----------
+    grey : ndarray of float64, shape (n,)
+        Grey levels, rising; each stands for as much of the breast.
+    sigma : ndarray of float64, shape (n,)
+        Standard deviation at each of them.
+    factor : ndarray of float32
+        On the cells of `Detail`.
+    """
+
+    grey: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    factor: FloatImage
+
+    def __post_init__(self) -> None:
+        for name in ("grey", "sigma", "factor"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def at(self, where: Where) -> NDArray[np.float64]:
+        """Return the standard deviation at places, in their shape."""
+        factor = sample_bilinear(self.factor, where.row, where.col)
+        return np.asarray(np.interp(where.grey, self.grey, self.sigma) * factor, np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class Band:
     """Response to blobs of one scale: difference of two Gaussians of a level, and the noise in it.
@@ -706,49 +742,52 @@ class Band:
         Index of the level in `Detail.levels`.
     response : ndarray of float32, shape of the level
         In grey levels.
-    noise : ndarray of float32
-        Standard deviation of the response over noise and texture, on the cells of `Detail`.
+    noise : Noise
+        Of the response.
     """
 
     scale_mm: float
     level: int
     response: FloatImage
-    noise: FloatImage
+    noise: Noise
 
     def __post_init__(self) -> None:
-        for name in ("response", "noise"):
-            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        object.__setattr__(self, "response", _read_only(self.response))
 
 
 @dataclass(frozen=True, eq=False)
 class Detail:
     """The image without its background, at several scales, with the noise of each.
 
-    On cells of `cell_px` pixels a side of the padded box: `noise` is the standard deviation of the finest image's
-    pixels against others 0.3 mm away, `grey` the mean grey level, `coherence` how strongly, from 0 to 1, the
-    surroundings run in one direction.
+    `noise` is that of the finest image's pixels against others 0.3 mm away. `grey_level` is the number of the level
+    that noise reads the grey level from. On cells of `cell_px` pixels a side of the padded box, `coherence` is how
+    strongly, from 0 to 1, the surroundings run in one direction.
     """
 
     levels: tuple[Level, ...]
     bands: tuple[Band, ...]
-    noise: FloatImage
-    grey: FloatImage
+    noise: Noise
+    grey_level: int
     coherence: FloatImage
     cell_px: int
     pixel_mm: float
     box: Box
 
     def __post_init__(self) -> None:
-        for name in ("noise", "grey", "coherence"):
-            object.__setattr__(self, name, _read_only(getattr(self, name)))
+        object.__setattr__(self, "coherence", _read_only(self.coherence))
 
-    def cells(
-        self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the cells of `noise`, `grey` and `coherence` that places in pixels of the whole image lie in."""
-        row = (np.rint(row_px).astype(np.int64) - self.box.row_start) // self.cell_px
-        col = (np.rint(col_px).astype(np.int64) - self.box.col_start) // self.cell_px
-        return np.clip(row, 0, self.noise.shape[0] - 1), np.clip(col, 0, self.noise.shape[1] - 1)
+    def where(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> Where:
+        """Return what `Noise.at` asks of places in pixels of the whole image."""
+        middle = (self.cell_px - 1) / 2
+        return Where(
+            self.levels[self.grey_level].sample(row_px, col_px),
+            (row_px - self.box.row_start - middle) / self.cell_px,
+            (col_px - self.box.col_start - middle) / self.cell_px,
+        )
+
+    def noise_at(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the noise of the finest image's pixels at places in pixels of the whole image."""
+        return self.noise.at(self.where(row_px, col_px))
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from detector.records import (
     Mammogram,
     Marks,
     Morphology,
+    Noise,
     Outlines,
     Seeds,
     Spots,
@@ -192,12 +193,16 @@ def _detail(arrays: Arrays) -> Detail:
     levels = [
         Level(v["image"], v["background"], int(v["step_px"]), tuple(v["origin_px"].tolist())) for v in several("levels")
     ]
-    bands = [Band(float(v["scale_mm"]), int(v["level"]), v["response"], v["noise"]) for v in several("bands")]
+
+    def noise(values: Mapping[str, Any]) -> Noise:
+        return Noise(*(values[f"noise.{name}"] for name in ("grey", "sigma", "factor")))
+
+    bands = [Band(float(v["scale_mm"]), int(v["level"]), v["response"], noise(v)) for v in several("bands")]
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),
-        noise=arrays["noise"],
-        grey=arrays["grey"],
+        noise=noise(arrays),
+        grey_level=int(arrays["grey_level"]),
         coherence=arrays["coherence"],
         cell_px=int(arrays["cell_px"]),
         pixel_mm=float(arrays["pixel_mm"]),

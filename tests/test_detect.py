@@ -21,7 +21,7 @@ from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
 from detector.detect.regions import MOST_UPPER, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
-from detector.records import BoolImage, Box, Detail, Level, Mammogram, Marks, Seeds, Zone
+from detector.records import BoolImage, Box, Detail, Level, Mammogram, Marks, Noise, Seeds, Zone
 from detector.settings import DetectSettings, Settings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small, through_rooms
 
@@ -84,7 +84,8 @@ def test_connected_parts_of_windows_are_those_of_scipy(seed: int, n: int, share:
 def bare_detail(image: NDArray[np.float32]) -> Detail:
     """Return a Detail of one level, with no noise known."""
     box, nothing = Box(0, image.shape[0], 0, image.shape[1]), np.zeros((0, 0), np.float32)
-    return Detail((Level(image, np.zeros_like(image), 1, (0.0, 0.0)),), (), nothing, nothing, nothing, 1, 0.1, box)
+    level, noise = Level(image, np.zeros_like(image), 1, (0.0, 0.0)), Noise(np.zeros(1), np.ones(1), nothing)
+    return Detail((level,), (), noise, 0, nothing, 1, 0.1, box)
 
 
 def seeds_at_level(thresholds: list[float]) -> Seeds:
@@ -144,10 +145,12 @@ def test_peaks_are_those_of_a_loop_over_pixels() -> None:
         large = lone.large_threshold_sigma * np.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
         threshold = 6.0 if band.scale_mm < lone.large_scale_mm else large
         slow = set()
-        for row, col in np.argwhere(band.response > threshold * band.noise.min()).tolist():
+        for row, col in np.argwhere(
+            band.response > threshold * band.noise.sigma.min() * band.noise.factor.min()
+        ).tolist():
             around = band.response[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
             at = [np.array([o + level.step_px * i]) for o, i in zip(level.origin_px, (row, col), strict=True)]
-            sigma = band.response[row, col] / band.noise[detail.cells(at[0], at[1])][0]
+            sigma = band.response[row, col] / band.noise.at(detail.where(at[0], at[1]))[0]
             inside = breast.zones[breast.cells(at[0], at[1])][0] & Zone.BREAST
             if band.response[row, col] == around.max() and sigma > threshold and inside:
                 slow.add((row, col))

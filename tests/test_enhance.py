@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.enhance import MULTIPLE_PX, enhance_detail
-from detector.records import BoolImage, BreastRegion, Detail, Mammogram, sample_bilinear
+from detector.records import BoolImage, BreastRegion, Detail, Mammogram, Noise, Where, sample_bilinear
 from detector.settings import BreastSettings, EnhanceSettings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small
 
@@ -29,9 +29,20 @@ def framed(inside: Image, air_px: int = 64) -> Image:
     return np.pad(inside + 1000.0, ((air_px, air_px), (0, air_px)), constant_values=0.0)
 
 
+def over_cells(detail: Detail) -> Where:
+    """Return the middles of all cells."""
+    rows, cols = np.indices(detail.coherence.shape) * detail.cell_px + (detail.cell_px - 1) / 2
+    return detail.where(rows + detail.box.row_start, cols + detail.box.col_start)
+
+
+def noise_of(detail: Detail, noise: Noise) -> NDArray[np.float64]:
+    """Return the noise at the middles of all cells."""
+    return noise.at(over_cells(detail))
+
+
 def away_from_air(detail: Detail, cells: int = 8) -> BoolImage:
-    """Return which cells of the noise map lie well inside the picture of `framed`."""
-    inside = np.zeros(detail.noise.shape, np.bool_)
+    """Return which cells lie well inside the picture of `framed`."""
+    inside = np.zeros(detail.coherence.shape, np.bool_)
     margin = 64 // detail.cell_px + cells
     inside[margin:-margin, cells:-margin] = True
     return inside
@@ -49,7 +60,7 @@ def test_noise_of_pixels_is_that_of_the_smoothed_noise(sigma: float) -> None:
     pixels = framed(sigma * white(1))
     _, detail = detail_of(as_mammogram(pixels))
     expected = ndimage.gaussian_filter(pixels, 0.45)[100:-100, 50:-100].std()
-    inside = detail.noise[away_from_air(detail)]
+    inside = noise_of(detail, detail.noise)[away_from_air(detail)]
     assert np.median(inside) == pytest.approx(expected, rel=0.05)
     assert np.percentile(inside, [1, 99]) == pytest.approx([expected, expected], rel=0.2)
 
@@ -60,12 +71,12 @@ def test_noise_follows_the_grey_level() -> None:
     pixels = framed(slope - 1000 + np.sqrt(slope) * white(2))
     _, detail = detail_of(as_mammogram(pixels))
     inside = away_from_air(detail)
-    grey = detail.grey[inside]
+    grey, noise = over_cells(detail).grey[inside], noise_of(detail, detail.noise)[inside]
     unit = ndimage.gaussian_filter(white(3), 0.45)[50:-50, 50:-50].std()
-    np.testing.assert_allclose(np.median(detail.noise[inside] / (unit * np.sqrt(grey))), 1.0, atol=0.06)
+    np.testing.assert_allclose(np.median(noise / (unit * np.sqrt(grey))), 1.0, atol=0.06)
     for low, high in ((500, 900), (900, 2000), (2000, 5500)):
         chosen = (grey > low) & (grey < high)
-        assert np.median(detail.noise[inside][chosen] / (unit * np.sqrt(grey[chosen]))) == pytest.approx(1, abs=0.12)
+        assert np.median(noise[chosen] / (unit * np.sqrt(grey[chosen]))) == pytest.approx(1, abs=0.12)
 
 
 def test_noise_follows_the_place() -> None:
@@ -73,7 +84,7 @@ def test_noise_follows_the_place() -> None:
     factor = np.where(np.arange(640) < 320, 1.0, 3.0)[:, None]
     _, detail = detail_of(as_mammogram(framed(5 * factor * white(4) + 0.5 * np.arange(512))))
     cols = np.arange(100.0, 400.0)
-    upper, lower = (detail.noise[detail.cells(np.full(300, row), cols)] for row in (64 + 160.0, 64 + 480.0))
+    upper, lower = (detail.noise_at(np.full(300, row), cols) for row in (64 + 160.0, 64 + 480.0))
     assert np.median(lower) / np.median(upper) == pytest.approx(3.0, rel=0.1)
 
 
@@ -84,7 +95,9 @@ def test_noise_of_each_response_is_its_spread() -> None:
         inside = band.response[100 // step : -100 // step, 50 // step : -100 // step]
         # a cell holds few grains of coarse noise, so that clipping takes more of it
         share = 0.1 if band.scale_mm < 0.1 else 0.3
-        assert np.median(band.noise[away_from_air(detail)]) == pytest.approx(inside.std(), rel=share), band.scale_mm
+        assert np.median(noise_of(detail, band.noise)[away_from_air(detail)]) == pytest.approx(
+            inside.std(), rel=share
+        ), band.scale_mm
 
 
 def test_bright_specks_do_not_hide_in_their_own_noise() -> None:
@@ -96,13 +109,12 @@ def test_bright_specks_do_not_hide_in_their_own_noise() -> None:
     for before, after in [(plain.noise, dotted.noise)] + [
         (a.noise, b.noise) for a, b in zip(plain.bands[:3], dotted.bands[:3], strict=True)
     ]:
-        assert np.median(after[inside] / before[inside]) < 1.35
+        assert np.median(noise_of(dotted, after)[inside] / noise_of(plain, before)[inside]) < 1.35
 
 
 def test_an_image_without_noise_has_a_least_noise() -> None:
     _, detail = detail_of(as_mammogram(framed(np.zeros((640, 512)))))
-    assert (detail.noise > 0).all()
-    assert all((band.noise > 0).all() for band in detail.bands)
+    assert all((noise_of(detail, noise) > 0).all() for noise in (detail.noise, *(band.noise for band in detail.bands)))
 
 
 @pytest.mark.parametrize(("factor", "offset"), [(0.01, 0.0), (20.0, 0.0), (1.0, 5000.0)])
@@ -111,9 +123,9 @@ def test_grey_scale_scales_all_and_an_offset_nothing(factor: float, offset: floa
     _, plain = detail_of(mammogram)
     _, other = detail_of(like(mammogram, mammogram.pixels * np.float32(factor) + np.float32(offset)))
     for one, two in zip(plain.bands, other.bands, strict=True):
-        np.testing.assert_allclose(two.response / factor, one.response, atol=0.01 * float(one.noise.min()) + 0.02)
-        assert np.median(np.abs(two.noise / factor / one.noise - 1)) < 0.01
-    assert np.median(np.abs(other.noise / factor / plain.noise - 1)) < 0.01
+        np.testing.assert_allclose(two.response / factor, one.response, atol=0.01 * float(one.noise.sigma.min()) + 0.02)
+        assert np.median(np.abs(noise_of(other, two.noise) / factor / noise_of(plain, one.noise) - 1)) < 0.01
+    assert np.median(np.abs(noise_of(other, other.noise) / factor / noise_of(plain, plain.noise) - 1)) < 0.01
     np.testing.assert_allclose(other.coherence, plain.coherence, atol=0.02)
 
 
@@ -145,7 +157,7 @@ def test_the_box_is_padded_to_multiples_of_the_coarsest_step() -> None:
         assert level.image.shape == (rows // level.step_px, cols // level.step_px) == level.background.shape
     for band in detail.bands:
         assert band.response.shape == detail.levels[band.level].image.shape
-        assert band.noise.shape == detail.noise.shape == detail.grey.shape == detail.coherence.shape
+        assert band.noise.factor.shape == detail.noise.factor.shape == detail.coherence.shape
 
 
 def test_scales_are_one_ladder_for_all_pixel_sizes() -> None:
@@ -264,4 +276,4 @@ def test_bilinear_sampling_is_that_of_scipy(rows: int, cols: int, seed: int) -> 
 def test_without_a_breast_there_is_no_detail() -> None:
     _, detail = detail_of(as_mammogram(np.zeros((300, 300))))
     assert len(detail.levels) == len(detail.bands) == 0
-    assert detail.noise.size == detail.grey.size == detail.coherence.size == 0
+    assert detail.noise.factor.size == detail.coherence.size == 0

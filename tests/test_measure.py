@@ -283,7 +283,7 @@ def test_columns_follow_from_each_other() -> None:
     np.testing.assert_allclose(np.pi / 4 * spots.diameter_mm**2, spots.area_mm2)
     low, high = rooms.breast.grey_range
     np.testing.assert_allclose(spots.contrast, seeds.height / (high - low))
-    noise = rooms.detail.noise[rooms.detail.cells(spots.row_px, spots.col_px)]
+    noise = rooms.detail.noise_at(spots.row_px, spots.col_px)
     np.testing.assert_allclose(spots.snr, seeds.height / noise)
     assert (spots.width_mm <= spots.length_mm).all()
     assert ((spots.solidity > 0) & (spots.solidity <= 1)).all()

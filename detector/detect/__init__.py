@@ -92,7 +92,7 @@ def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
     """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
     # the step was found along the whole border, whose independent places grow in number with the scale
     n_places = seeds.scale_mm / detail.bands[0].scale_mm
-    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    noise = detail.noise_at(seeds.row_px, seeds.col_px)
     border = np.nan_to_num(seeds.edge / noise * np.sqrt(n_places))
     strength = seeds.height * np.maximum(seeds.response_sigma, border)
     order = np.lexsort((seeds.col_px, seeds.row_px, -strength))

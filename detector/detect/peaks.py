@@ -44,8 +44,7 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    cells = _breast_cells(detail, breast)
-    tables = [_peaks(detail, band, breast, cells, settings) for band in detail.bands]
+    tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
@@ -114,31 +113,18 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
     return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
 
 
-def _breast_cells(detail: Detail, breast: BreastRegion) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the cells of the noise maps that hold breast."""
-    row, col = (cells.astype(np.float64) * breast.step_px for cells in np.nonzero(breast.zones & Zone.BREAST))
-    return detail.cells(row, col)
-
-
-def _peaks(
-    detail: Detail,
-    band: Band,
-    breast: BreastRegion,
-    cells: tuple[NDArray[np.int64], NDArray[np.int64]],
-    settings: DetectSettings,
-) -> Seeds:
+def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
     level, response = detail.levels[band.level], band.response
     threshold = settings.supported_sigma
     if band.scale_mm >= settings.large_scale_mm:
         # the larger a spot, the larger its part in the window that its own noise is measured in
         threshold = settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
-    quietest = threshold * float(band.noise[cells].min(initial=np.inf))
-    row, col = _maxima(response, quietest)
+    row, col = _maxima(response, threshold * float(band.noise.sigma.min() * band.noise.factor.min()))
     if not len(row):
         return Seeds.empty()
     row_px = level.origin_px[0] + level.step_px * row.astype(np.float64)
     col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
-    sigma = response[row, col] / band.noise[detail.cells(row_px, col_px)]
+    sigma = response[row, col] / band.noise.at(detail.where(row_px, col_px))
     keep = (sigma > threshold) & breast.is_searched[breast.cells(row_px, col_px)]
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)

@@ -155,7 +155,7 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     row = seeds.row_px[:, None, None] + np.sin(angle)[:, None] * away_px
     col = seeds.col_px[:, None, None] + np.cos(angle)[:, None] * away_px
     response = sample_bilinear(band.response, level.to_cells(row, 0), level.to_cells(col, 1))
-    noise = band.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
     return np.asarray(response.mean(axis=2).max(axis=1) / noise, np.float64)
 
 
@@ -164,7 +164,7 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     coarse = np.flatnonzero(seeds.scale_mm >= settings.coarse_scale_mm)
     edge = np.full(len(seeds), np.nan)
     edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
-    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)]
+    noise = detail.noise_at(seeds.row_px, seeds.col_px)
     # what hardly stands out must end like a disc to be one
     faint = seeds.response_sigma < settings.large_threshold_sigma
     share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)

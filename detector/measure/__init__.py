@@ -65,7 +65,7 @@ def _table(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Ma
         width_mm=form.width_mm * known,
         area_mm2=form.area_mm2 * known,
         contrast=marks.seeds.height / grey_range,
-        snr=marks.seeds.height / detail.noise[detail.cells(row_px, col_px)],
+        snr=marks.seeds.height / detail.noise_at(row_px, col_px),
         eccentricity=form.eccentricity,
         solidity=form.solidity,
         circularity=form.circularity,

@@ -15,7 +15,7 @@ N_RING_DIRECTIONS = 16
 
 def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> Evidence:
     """Return the features of each spot; those that need a scale finer than the pixels are left out."""
-    noise = detail.noise[detail.cells(marks.seeds.row_px, marks.seeds.col_px)].astype(np.float64)
+    noise = detail.noise_at(marks.seeds.row_px, marks.seeds.col_px)
     features = _context(breast, detail, marks, spots) | _own_form(detail, marks, spots)
     features |= _responses(detail, marks) | _pixel_features(mammogram, marks) | _ring_contrasts(detail, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
@@ -24,13 +24,13 @@ def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, 
 def _context(breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
     """Return where the spot lies and what surrounds it."""
     seeds = marks.seeds
-    cell = detail.cells(seeds.row_px, seeds.col_px)
+    where = detail.where(seeds.row_px, seeds.col_px)
     zones = breast.zones[breast.cells(spots.row_px, spots.col_px)]
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
     return {
-        "grey": (detail.grey[cell] - breast.grey_range[0]) / grey_range,
-        "noise": detail.noise[cell] / max(float(np.median(detail.noise)), 1e-12),
-        "coherence": detail.coherence[cell].astype(np.float64),
+        "grey": (where.grey - breast.grey_range[0]) / grey_range,
+        "noise": detail.noise.at(where) / max(float(np.median(detail.noise.sigma)), 1e-12),
+        "coherence": sample_bilinear(detail.coherence, where.row, where.col).astype(np.float64),
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
         "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
         "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
@@ -41,7 +41,7 @@ def _context(breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -
 def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
     """Return height, border and form of the spot; sizes in mm by the spacing that the rooms work with."""
     seeds = marks.seeds
-    noise = detail.noise[detail.cells(seeds.row_px, seeds.col_px)].astype(np.float64)
+    noise = detail.noise_at(seeds.row_px, seeds.col_px)
     height = np.maximum(marks.seeds.height, 1e-12)
     return {
         "response_sigma": seeds.response_sigma,
@@ -63,12 +63,12 @@ def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
 def _responses(detail: Detail, marks: Marks) -> dict[str, Floats]:
     """Return the response at every scale, in noise units."""
     seeds = marks.seeds
-    cell = detail.cells(seeds.row_px, seeds.col_px)
+    where = detail.where(seeds.row_px, seeds.col_px)
     responses: dict[str, Floats] = {}
     for band in detail.bands:
         level = detail.levels[band.level]
         row, col = level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1)
-        value = sample_bilinear(band.response, row, col) / band.noise[cell]
+        value = sample_bilinear(band.response, row, col) / band.noise.at(where)
         responses[f"response_{band.scale_mm:.3f}"] = value.astype(np.float64)
     return responses
 
