@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
 from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
-from detector.cluster.lines import N_TRIED, find_tracks
+from detector.cluster.lines import find_tracks
 from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -457,7 +457,6 @@ def test_grains_beside_a_vessel_stay_what_they_are() -> None:
 def test_a_track_is_found_whatever_the_order_of_its_pieces() -> None:
     track = joined(pieces((-0.9, 0.9), length_mm=50.0, bend_mm=4.0))
     order = np.random.default_rng(3).permutation(len(track))
-    assert len(track) > 2 * N_TRIED
     assert find_tracks(track, 0.5).all()
     np.testing.assert_array_equal(find_tracks(track[order], 0.5), find_tracks(track, 0.5)[order])
 
