@@ -19,9 +19,9 @@ TRACK_MM = 10.0
 WALLS_MM = (0.5, 3.5)
 """Distance between the two walls of a vessel: arteries of the breast are 1 to 3 mm wide."""
 
-OFF_WALL_MM, OFF_WALL_SHARE = 0.3, 0.2
+OFF_WALL_MM, OFF_WALL_SHARE = 0.3, 0.15
 """How far calcium may lie off its wall: half the thickness of a plaque in mm, and a share of the walls' distance, so
-that two thirds of what is scattered across a narrow vessel do not keep to its walls."""
+that about half of what is scattered evenly across a narrow vessel does not keep to its walls."""
 
 GAP_MM = 6.0
 """Longest part of a track without calcium: plaques of 1 to 3 mm with one or two that are not seen."""
@@ -37,9 +37,9 @@ FACING_DEG, FACING_MM, LEAST_FACING = 15.0, 2.0, 3
 """Angle between pieces that face one another across the vessel and how far they may miss one another along it (less
 than a plaque, along which a vessel hardly bends); and how many pairs of them are needed."""
 
-SAME_WIDTH = 0.15
-"""Share by which the distance of facing pieces may differ from the middle one along a vessel: outlines err by 0.15 mm
-of 1 mm."""
+SAME_WIDTH = 0.1
+"""Share by which the distance of facing pieces may differ from the middle one along a vessel: outlines err by 0.1 mm of
+1 mm."""
 
 BEND_MM, MOST_BENDS = 4.0, 8
 """Length of a vessel for each degree of its polynomial, and the highest degree. Vessels that are drawn here turn anew
@@ -48,9 +48,9 @@ every 8 mm, which takes two; higher powers swing where calcium is missing."""
 N_FITS = 3
 """How often the pieces on the walls are taken anew after a fit; after three hardly any changes."""
 
-FITTED_SHARE, BESIDE_MM = 0.7, 1.0
-"""Share of the pieces between the walls and up to a millimetre beside them that must keep to the walls: the outlines of
-others have run into the tissue. Casts scatter by about a millimetre across their duct."""
+FITTED_SHARE, BESIDE_MM = 0.7, 2.0
+"""Share of the pieces between the walls and up to 2 mm beside them that must keep to the walls: the outlines of others
+have run into the tissue. Casts scatter by about a millimetre (standard deviation) across their duct."""
 
 PIECE_MM, PIECE_ASPECT = 0.8, 1.8
 """Length, and length by width, from which a spot is a piece of a wall."""
