@@ -61,10 +61,11 @@ def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     n = clusters.n_spots.astype(np.float64)
     doubt = np.bincount(spots.cluster_id, 1 - spots.confidence, len(clusters) + 1)[1:]
     sure = np.maximum(n - doubt, 1.0)
-    # doubtful ones stand among those without a shape
+    # noise and strands have no shape that is seen, or an irregular one: the doubtful ones stand among those
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
+    n_irregular = np.maximum(clusters.n_irregular - np.maximum(doubt - clusters.n_unresolved, 0.0), 0.0)
     traits = {
-        "irregular": (clusters.n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
+        "irregular": (n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
         # one alone may be two grains that touch
         "thin": (clusters.n_thin - 1.0) / 2.0,
         # from the loosest group that counts, 3 in 1 cm2, to ten times that
@@ -82,8 +83,8 @@ def _reasons(clusters: Clusters) -> list[str]:
         n, n_irregular = int(clusters.n_spots[row]), int(clusters.n_irregular[row])
         words = f"{n} spots in {_area(float(clusters.area_mm2[row]))}"
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
-        if clusters.n_thin[row]:
-            parts.append(f"{int(clusters.n_thin[row])} thin or branching lines")
+        if n_thin := int(clusters.n_thin[row]):
+            parts.append(f"{n_thin} thin or branching line{'' if n_thin == 1 else 's'}")
         if 2 * clusters.n_unresolved[row] > n:
             parts.append("most too small for their shape to be told")
         if clusters.distribution[row] in (Distribution.LINEAR, Distribution.SEGMENTAL):

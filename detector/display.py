@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.export.pictures import NOT_NORMAL, NOTICE, marks, suspicion_words
-from detector.export.pictures.legend import counted, side_and_view
-from detector.export.pictures.scene import marked_spots
+from detector.export.pictures.legend import by_kind, side_and_view
+from detector.export.pictures.scene import marked_spots, unmarked_spots
 from detector.export.pictures.window import choose_window, shade
 from detector.records import Identity, Kind, Mammogram, Reading
 from detector.settings import Settings
@@ -64,7 +64,8 @@ def reading_html(reading: Reading) -> str:
         ("image", side_and_view(reading.identity)),
         ("breast", f"{reading.breast_area_cm2:.0f} cm²"),
         ("operating point", settings.cluster.operating_point),
-        ("spots that count", f"{n_micro} micro, {n_macro} macro; {counted(len(reading.spots), 'candidate')} kept"),
+        ("spots that count", f"{n_micro} micro, {n_macro} macro{_left_out(reading)}"),
+        ("candidates kept", str(len(reading.spots))),
         ("clusters", f"{len(reading.clusters)}, of which to review: {reading.n_review}"),
     ]
     if reading.quality not in ("", "good"):
@@ -72,6 +73,11 @@ def reading_html(reading: Reading) -> str:
     words = f"{'' if reading.n_review else NOT_NORMAL + ' '}{NOTICE}"
     table = _cluster_table(reading, suspicion_words(reading.clusters, settings.assess))
     return _beside(_drawing(reading), f"{_rows(facts)}{table}<p><small>{escape(words)}</small></p>")
+
+
+def _left_out(reading: Reading) -> str:
+    left_out = unmarked_spots(reading)
+    return f"; not drawn: {by_kind(left_out)}, single and doubtful" if len(left_out) else ""
 
 
 def _image_facts(identity: Identity) -> list[tuple[str, str]]:

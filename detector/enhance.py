@@ -8,9 +8,11 @@ over film and digital images, in bright and dark tissue.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.records import Band, BoolImage, Box, BreastRegion, Detail, FloatImage, Level, Mammogram, Zone
 from detector.settings import EnhanceSettings
@@ -117,27 +119,23 @@ def _fine_detail(image: FloatImage, pixel_mm: float, group: int) -> FloatImage:
     Of each `group` rows only the middle ones are read.
     """
     away = max(1, round(DETAIL_MM / pixel_mm))
-    rows, cols = image.shape
-    padded = np.asarray(cv2.copyMakeBorder(image, away, away, away, away, cv2.BORDER_REFLECT_101), np.float32)
-    near, here, far = (slice(start, None) for start in (0, away, 2 * away))
-    up, down, left, right = (
-        _middle_rows(padded[row, col][:rows, :cols], group)
-        for row, col in ((near, here), (far, here), (here, near), (here, far))
-    )
-    detail = up + down
-    detail += left
-    detail += right
+    rows = _middle_rows(np.arange(len(image)), group).ravel()
+    last = len(image) - 1
+    here = np.asarray(cv2.copyMakeBorder(image[rows], 0, 0, away, away, cv2.BORDER_REFLECT_101), np.float32)
+    detail = image[np.abs(rows - away)]
+    detail += image[last - np.abs(last - rows - away)]
+    detail += here[:, : -2 * away]
+    detail += here[:, 2 * away :]
     detail *= np.float32(-0.25)
-    detail += _middle_rows(image, group)
+    detail += here[:, away:-away]
     # the variances of one pixel and of a mean of four add up
     detail *= np.float32(1 / math.sqrt(1.25))
     return np.asarray(detail, np.float32)
 
 
-def _middle_rows(image: FloatImage, group: int) -> FloatImage:
+def _middle_rows(rows: NDArray[Any], group: int) -> NDArray[Any]:
     """Return the middle two of each `group` rows: samples enough, next to each other in memory, and kept by flips."""
-    rows, cols = image.shape
-    whole = image.reshape(rows // group, group, cols)
+    whole = rows.reshape(len(rows) // group, group, *rows.shape[1:])
     return whole[:, group // 2 - 1 : group // 2 + 1] if group >= 4 else whole
 
 
@@ -190,10 +188,10 @@ def _level(image: FloatImage, step_px: int, box: Box) -> Level:
 
 
 class _Cells:
-    """Statistics on cells of the padded box, those of the zone map: about 0.5 mm, a sixth of the window of noise."""
+    """Statistics on cells of the padded box, twice as wide as the zone map's: a quarter of the noise's window."""
 
     def __init__(self, breast: BreastRegion, image: FloatImage) -> None:
-        self.step_px = breast.step_px
+        self.step_px = 2 * breast.step_px
         self.size = (image.shape[0] // self.step_px, image.shape[1] // self.step_px)
         self.grey = self.mean(image, 1)
         self.inside = self._inside(breast)
@@ -212,12 +210,13 @@ class _Cells:
         self.shares: dict[float, FloatImage] = {}
 
     def _inside(self, breast: BreastRegion) -> BoolImage:
-        """Return which cells of the box are breast, without image and film edges."""
+        """Return which cells of the box are breast at least by half, without image and film edges."""
         row, col = breast.box.row_start // breast.step_px, breast.box.col_start // breast.step_px
-        part = breast.zones[row : row + self.size[0], col : col + self.size[1]]
-        inside = np.zeros(self.size, np.bool_)
+        rows, cols = self.size
+        part = breast.zones[row : row + 2 * rows, col : col + 2 * cols]
+        inside = np.zeros((2 * rows, 2 * cols), np.bool_)
         inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
-        return inside
+        return np.asarray(inside.reshape(rows, 2, cols, 2).sum(axis=(1, 3)) >= 2, np.bool_)
 
     def group(self, step_px: int) -> int:
         """Return how many rows of a level are read together: those of a cell, at most 8."""

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from detector.errors import ExportError, extra_missing
 from detector.export.pictures import NOT_NORMAL, NOTICE, marks
-from detector.export.pictures.legend import Pen, counted, scale_bar, side_and_view
+from detector.export.pictures.legend import Pen, by_kind, counted, scale_bar, side_and_view
 from detector.export.pictures.lettering import Colour
-from detector.export.pictures.scene import Plane, Scene, set_scene
+from detector.export.pictures.scene import Plane, Scene, set_scene, unmarked_spots
 from detector.export.pictures.window import choose_window, shade
-from detector.records import Box, Kind, Mammogram, Reading
+from detector.records import Box, Kind, Mammogram, Reading, Spots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def reading(
     axes = axes if axes is not None else _new_axes(1, (5.6, 6.4))[0]
     box = box or Box(0, found.identity.rows, 0, found.identity.cols)
     scene = _draw(axes, found, mammogram, box)
-    _draw_legend(axes, scene)
+    _draw_legend(axes, scene, unmarked_spots(found))
     axes.set_title(f"{side_and_view(found.identity)}: {_summary(found)}", fontsize=10)
     axes.set_xlabel(textwrap.fill(NOTICE, 90), fontsize=7)
     return axes
@@ -230,7 +230,7 @@ def _draw_bar(axes: Axes, found: Reading, box: Box) -> None:
     axes.text(left, low - 0.015 * rows, bar.words, color="white", fontsize=8, va="bottom")
 
 
-def _draw_legend(axes: Axes, scene: Scene) -> None:
+def _draw_legend(axes: Axes, scene: Scene, left_out: Spots) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
@@ -239,6 +239,8 @@ def _draw_legend(axes: Axes, scene: Scene) -> None:
             label = counted(n, f"{kind.name.lower()}calcification" if kind else "spot of unknown kind")
             style: Mapping[str, Any] = {"ls": "", "marker": marker, "mfc": "none", "mec": _rgb(colour)}
             handles.append(Line2D([], [], label=label, **style))
+    if len(left_out):
+        handles.append(Line2D([], [], label=f"not drawn: {by_kind(left_out)},\nsingle and doubtful", ls=""))
     if handles:
         axes.legend(handles=handles, loc="upper right", fontsize=8, labelcolor="white", facecolor="0.1", framealpha=0.7)
 

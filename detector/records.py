@@ -321,7 +321,7 @@ class Seeds(Table):
     edge: NDArray[np.float64] = _column("f8", "", "detect", "mean step of grey level across the outline")
     cut: NDArray[np.bool_] = _column("?", "", "detect", "the outline was cut off by the search window")
 
-    def level_at(self, rows: NDArray[np.int64], row_px: NDArray[Any], col_px: NDArray[Any]) -> NDArray[np.float64]:
+    def level_at(self, rows: NDArray[np.integer], row_px: NDArray[Any], col_px: NDArray[Any]) -> NDArray[np.float64]:
         """Return the outline's grey level of some rows of the table at places in pixels of the whole image."""
         d_row, d_col = row_px - self.row_px[rows], col_px - self.col_px[rows]
         return np.asarray(self.threshold[rows] + self.tilt_row[rows] * d_row + self.tilt_col[rows] * d_col, np.float64)

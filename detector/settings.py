@@ -98,9 +98,13 @@ class DetectSettings:
         3.8, "sigma", (1, 50), "lowest blob response of a candidate that stands alone", "under it calcium is rare"
     )
     supported_sigma: float = _knob(
-        2.8, "sigma", (1, 50), "lowest blob response where strong ones are near", "reaches nine in ten inserted specks"
+        2.8,
+        "sigma",
+        (1, 50),
+        "lowest blob response where strong ones are near",
+        "low enough for the faint specks of a group",
     )
-    support_sigma: float = _knob(4.5, "sigma", (1, 50), "blob response that supports weak ones", "1.5 a cm2 by chance")
+    support_sigma: float = _knob(4.5, "sigma", (1, 50), "blob response that supports weak ones", "rare by chance")
     support_count: int = _knob(
         2, "", (1, 20), "strong ones that a weak one needs around; the fainter half one more", "a group has three"
     )
@@ -126,7 +130,11 @@ class DetectSettings:
         "a disc with the blur of common systems keeps over 0.6, a Gaussian lump of 2 mm has 0.2",
     )
     edge_sigma: float = _knob(
-        3.0, "sigma", (0, 50), "least step across its border", "noise alone makes 1.1: the steepest of five, 16 rays"
+        3.0,
+        "sigma",
+        (0, 50),
+        "least step across its border",
+        "over what noise alone makes of 16 rays, the steepest of five",
     )
     max_candidates_per_cm2: float = _knob(
         200.0, "1/cm2", (1, 10_000), "strongest candidates kept", "bounds time and memory on images of noise"
@@ -156,7 +164,7 @@ class ClassifySettings:
         4.0, "px", (1, 20), "width under which a spot has no shape", "four samples across a shape"
     )
     floor: float = _knob(
-        0.003, "", (0, 1), "lowest confidence that a Reading keeps", "a third of what the most sensitive point counts"
+        0.003, "", (0, 1), "lowest confidence that a Reading keeps", "well under what counts at `sensitive`"
     )
 
 
@@ -181,7 +189,11 @@ class ClusterSettings:
         0.4, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
     )
     sensitive_core: float = _knob(
-        0.28, "", (0, 1), "confidence from which a spot founds a cluster at `sensitive`", "one false spot in 10 cm2"
+        0.28,
+        "",
+        (0, 1),
+        "confidence from which a spot founds a cluster at `sensitive`",
+        "between what counts at `balanced` and at `specific`",
     )
     balanced_core: float = _knob(0.5, "", (0, 1), "the same at `balanced`", "more likely calcium than not")
     specific_core: float = _knob(0.7, "", (0, 1), "the same at `specific`", "twice as likely calcium as not")

@@ -154,6 +154,7 @@ def test_reasons_name_thin_lines_small_spots_and_arrangement() -> None:
     assert "3 thin or branching lines" in words
     assert "most too small for their shape to be told" in words
     assert "linear arrangement" in words
+    assert "1 thin or branching line" in assessed(n_thin=1, n_irregular=1).reasons[0].split("|")
 
 
 def test_suggestions() -> None:

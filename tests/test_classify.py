@@ -16,9 +16,9 @@ from detector.classify.forms import find_kind, find_morphology, find_shape, smoo
 from detector.classify.judge import (
     APART_MM,
     FAINT,
-    FEWEST_CANDIDATES,
     LIKELY,
     MISSING,
+    N_TYPICAL,
     NEIGHBOUR_RADII_MM,
     RELATIVE,
     WEIGHTS,
@@ -242,8 +242,17 @@ def test_nobody_is_a_neighbour_where_all_are_faint() -> None:
 
 def test_features_are_chosen_by_name_and_unknown_ones_are_marked() -> None:
     evidence = Evidence(("b", "a"), np.array([[1, np.nan], [3, 4]], np.float32))
-    chosen = select_features(evidence, ("a", "missing", "b"))
+    chosen = select_features(evidence, ("a", "missing", "b"), np.zeros((2, 3), np.float32))
     assert chosen.tolist() == [[MISSING, MISSING, 1], [4, MISSING, 3]]
+
+
+def test_relative_features_stand_behind_their_own_name() -> None:
+    evidence = Evidence(("b", "a"), np.array([[1, 10], [2, 20], [4, 40]], np.float32))
+    typical = np.array([[0, 7, 5], [0, 3, 6]], np.float32)
+    chosen = select_features(evidence, ("a", "relative_missing", "relative_a"), typical)
+    assert chosen[:, 0].tolist() == [10, 20, 40]
+    assert chosen[:, 1].tolist() == [MISSING] * 3
+    np.testing.assert_array_equal(chosen[:, 2], relative(evidence.values[:, 1:], typical[:, 2:])[:, 0])
 
 
 @given(st.floats(-1e6, 1e6))
@@ -274,11 +283,25 @@ def test_the_judge_asks_only_what_measuring_answers(rooms: Rooms) -> None:
 def test_relative_features_do_not_know_grain_and_contrast() -> None:
     values = np.random.default_rng(1).normal(size=(101, 3)).astype(np.float32)
     values[5, 2] = np.nan
-    found = relative(values)
+    nothing_known = np.zeros((2, 3), np.float32)
+    found = relative(np.tile(values, (40, 1)), nothing_known)[:101]
     low, middle, high = (np.sort(values[:, 0])[k] for k in (25, 50, 75))
-    np.testing.assert_allclose(found[:, 0], (values[:, 0] - middle) / (high - low), rtol=1e-4)
-    np.testing.assert_allclose(relative(values * 7 + 3)[:, :2], found[:, :2], atol=1e-4)
-    assert not relative(values[: FEWEST_CANDIDATES - 1]).any()
+    np.testing.assert_allclose(found[:, 0], (values[:, 0] - middle) / (high - low), atol=0.03)
+    assert np.isnan(found[5, 2])
+    typical = np.array([[1], [2]], np.float32)
+    once = relative(values[:, :1], typical)
+    shifted = np.array([[10], [14]], np.float32)
+    np.testing.assert_allclose(relative(values[:, :1] * 7 + 3, shifted), once, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, N_TYPICAL, 2000])
+def test_few_candidates_say_little_of_their_image(n: int) -> None:
+    """The median of all is 1 and the quartiles' distance 0; in training images these were 4 and 2."""
+    typical = np.array([[4], [2]], np.float32)
+    found = relative(np.ones((n, 1), np.float32), typical)
+    share = n / (n + N_TYPICAL)
+    middle, spread = share + (1 - share) * 4, (1 - share) * 2
+    np.testing.assert_allclose(found, np.full((n, 1), (1 - middle) / spread), rtol=1e-3)
 
 
 def test_weights_are_plain_arrays() -> None:

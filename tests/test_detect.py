@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.detect import _paint, _parts, detect_marks
+from detector.detect import _parts, detect_marks
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
 from detector.detect.regions import MOST_UPPER, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
-from detector.records import BoolImage, Detail, Mammogram, Marks, Seeds, Zone
+from detector.records import BoolImage, Box, Detail, Level, Mammogram, Marks, Seeds, Zone
 from detector.settings import DetectSettings, Settings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small, through_rooms
 
@@ -81,11 +81,31 @@ def test_connected_parts_of_windows_are_those_of_scipy(seed: int, n: int, share:
         assert np.array_equal(ours, (labels == labels[r, c]) & (labels[r, c] > 0))
 
 
+def bare_detail(image: NDArray[np.float32]) -> Detail:
+    """Return a Detail of one level, with no noise known."""
+    box, nothing = Box(0, image.shape[0], 0, image.shape[1]), np.zeros((0, 0), np.float32)
+    return Detail((Level(image, np.zeros_like(image), 1, (0.0, 0.0)),), (), nothing, nothing, nothing, 1, 0.1, box)
+
+
+def seeds_at_level(thresholds: list[float]) -> Seeds:
+    nothing = np.zeros(len(thresholds))
+    return Seeds.blank(
+        len(thresholds),
+        row_px=nothing,
+        col_px=nothing,
+        threshold=np.array(thresholds),
+        tilt_row=nothing,
+        tilt_col=nothing,
+    )
+
+
 @given(hnp.arrays(np.int8, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 3)))
 def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
+    """Where all corners are bright."""
     picture = np.pad(labels, 1).astype(np.int32)
     pixel = np.flatnonzero(picture).astype(np.int32)
-    parts = _parts(pixel, picture.ravel()[pixel], picture.shape[1])
+    detail = bare_detail(np.ones(picture.shape, np.float32))
+    parts = _parts(pixel, picture.ravel()[pixel], seeds_at_level([0.5] * 3), detail)
     slow = np.zeros(picture.shape, int)
     for label in range(1, 4):
         own, _ = ndimage.label(picture == label, np.ones((3, 3)))
@@ -94,14 +114,17 @@ def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-@given(st.lists(st.tuples(st.integers(0, 19), st.integers(1, 30)), max_size=60))
-def test_painting_is_the_maximum_at_each_pixel(strokes: list[tuple[int, int]]) -> None:
-    pixel = np.array([p for p, _ in strokes], np.int64)
-    rank = np.array([r for _, r in strokes], np.int32)
-    fast, slow = np.zeros(20, np.int32), np.zeros(20, np.int32)
-    _paint(fast, pixel, rank)
-    np.maximum.at(slow, pixel, rank)
-    assert np.array_equal(fast, slow)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("around", "n_parts"), [(0.0, 2), (0.45, 1)])
+def test_pixels_that_touch_at_a_corner_hang_together_where_it_is_bright(
+    around: float, n_parts: int, turned: bool
+) -> None:
+    image = np.full((5, 6), around, np.float32)
+    image[1, 1] = image[2, 2] = image[2, 3] = 0.9
+    image = image[:, ::-1].copy() if turned else image
+    pixel = np.flatnonzero(image > 0.5).astype(np.int32)
+    parts = _parts(pixel, np.ones(3, np.int32), seeds_at_level([0.5]), bare_detail(image))
+    assert len(np.unique(parts)) == n_parts
 
 
 @given(hnp.arrays(np.bool_, (3, 6, 6)))

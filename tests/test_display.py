@@ -81,7 +81,7 @@ def test_a_reading_is_a_drawing_and_tables_and_says_what_it_is_not(reading: Read
     assert NOTICE in shown.words
     assert (NOT_NORMAL in shown.words) == (reading.n_review == 0)
     assert f"of which to review: {reading.n_review}" in shown.words
-    assert shown.seen.count("tr") == 5 + 1 + len(reading.clusters)
+    assert shown.seen.count("tr") == 6 + 1 + len(reading.clusters)
 
 
 def test_nothing_found_does_not_mean_normal(reading: Reading) -> None:

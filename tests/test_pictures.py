@@ -20,7 +20,9 @@ from detector.export.pictures import NOTICE, apply_window, draw_crops, draw_over
 from detector.export.pictures.legend import Pen, draw_legend, scale_bar
 from detector.export.pictures.lettering import Font, plain
 from detector.export.pictures.marks import CIRCLE, MACRO, MICRO, REVIEW, UNKNOWN, WHITE, frame_spots
+from detector.export.pictures.scene import marked_spots, unmarked_spots
 from detector.export.pictures.window import choose_window, shade
+from detector.export.tables import IMAGE_COLUMNS, image_row
 from detector.records import Clusters, Identity, Kind, Mammogram, Outlines, Reading, Spots, Window
 from detector.settings import AssessSettings, Settings
 
@@ -359,6 +361,37 @@ def test_every_overlay_says_what_it_is_not(monkeypatch: pytest.MonkeyPatch) -> N
     assert "not a probability" in text
 
 
+def test_an_overlay_counts_what_the_tables_count_drawn_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    mammogram = mammogram_of(breast())
+    single = [(500.0, 100.0, 3.0, Kind.MICRO, c, 0) for c in (0.01, 0.2, 0.3, 0.9)]
+    single.append((300.0, 100.0, 9.0, Kind.MACRO, 0.1, 0))
+    found = reading_of(mammogram, [*single, *grouped(5, 450, 150, 20, 1)], [(0.1, False)])
+    row = dict(zip((c.name for c in IMAGE_COLUMNS), image_row(found, Settings().cluster.min_confidence), strict=True))
+    text = legend_texts(monkeypatch, found, mammogram)
+    assert "6 microcalcifications" in text
+    assert "Counted, not drawn: 2 micro, 1 macro, single and doubtful (confidence under 0.5)" in text
+    assert (row["n_micro"], row["n_macro"]) == (str(6 + 2), "1")
+    assert "not drawn" not in legend_texts(monkeypatch, reading_of(mammogram, single[3:4]), mammogram)
+    doubtful = legend_texts(monkeypatch, reading_of(mammogram, single[:2]), mammogram)
+    assert "Counted, not drawn: 1 micro" in doubtful
+    assert "No calcification found" not in doubtful
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), max_size=20), st.floats(0, 1), st.floats(0, 1))
+def test_every_spot_that_counts_is_marked_or_said_to_be_left_out(
+    spots: list[tuple[float, int]], counts_from: float, sure_from: float
+) -> None:
+    point = {"cluster": {"balanced_confidence": counts_from, "balanced_core": sure_from}}
+    settings = Settings.from_mapping(point)
+    # no member of a cluster is under the operating point
+    places = [(450.0, 150.0, 3.0, Kind.MICRO, c, int(owner and c >= counts_from)) for c, owner in spots]
+    found = dataclasses.replace(reading_of(mammogram_of(breast()), places), settings=settings.to_mapping())
+    marked = found.spots.spot_id[marked_spots(found)].tolist()
+    left_out = unmarked_spots(found).spot_id.tolist()
+    counting = found.spots.spot_id[found.spots.confidence >= counts_from].tolist()
+    assert sorted(marked + left_out) == counting
+
+
 def longest_run(picture: Grey) -> int:
     """Return the longest horizontal run of pure white."""
     padded = np.pad(is_ink(picture, WHITE).astype(int), ((0, 0), (1, 1)))
@@ -430,7 +463,7 @@ def test_the_legend_fits_its_width() -> None:
     mammogram = mammogram_of(breast(), side="L" * 50, view="V" * 50)
     reading = dataclasses.replace(reading_of(mammogram), quality="|".join(["coarse pixels"] * 12))
     for width in (150, 300, 900):
-        assert draw_legend(reading, reading.spots, Pen(width / 300), width).shape[1] == width
+        assert draw_legend(reading, reading.spots, reading.spots, Pen(width / 300), width).shape[1] == width
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -217,6 +217,20 @@ def test_a_page_says_low_medium_high_and_no_number_of_suspicion_or_confidence(pa
     assert [("", "low", "medium", "high")[level_of(v, settings)] for v in values] == words
 
 
+def test_a_page_counts_what_the_tables_count_and_says_what_of_it_is_not_drawn() -> None:
+    mammogram, reading = make_view("1.2.3", "L", "CC", "left")
+    confidence = reading.spots.confidence.copy()
+    confidence[-2:] = 0.3
+    doubtful = dataclasses.replace(reading, spots=reading.spots.replace(confidence=confidence))
+    for found, not_drawn in ((reading, ""), (doubtful, "1 micro, 1 macro")):
+        data = Parsed(render_case(Case("1.2.3", [View(found, draw_view(mammogram, found))]), RUN)).json("data")[
+            "views"
+        ][0]
+        assert data["not_drawn"] == not_drawn
+        assert (data["n_micro"], data["n_macro"], data["n_unknown"]) == (6, 1, 0)
+        assert len(data["spots"]) == 7 - 2 * bool(not_drawn)
+
+
 def test_a_page_of_too_many_or_too_large_pictures_stays_within_its_bytes_and_says_so() -> None:
     mammogram, reading = make_view("1.2.3", "L", "CC", "left")
     large = bytes(imagecodecs.jpeg8_encode(noise(1500, 1000), level=95))
@@ -227,6 +241,7 @@ def test_a_page_of_too_many_or_too_large_pictures_stays_within_its_bytes_and_say
     pictures = [a["id"] for _, a, _ in Parsed(text).texts if str(a.get("id")).startswith("picture-")]
     assert len(pictures) == MOST_PICTURES and f"picture-{MOST_PICTURES + 2}" in pictures
     assert "3 pictures of this case are not on this page" in text
+    assert "1 picture of this case is not on this page" in render_case(Case("1.2.3", views[2:]), RUN)
 
 
 @given(

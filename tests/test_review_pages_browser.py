@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from detector.export.files import file_stem
+from detector.export.pages import Case, Run, View, draw_view, render_case
 from detector.review import STORE, Review, ReviewServer, Store
 from tests.browser import Watched, chromium, opened
 from tests.review_cases import four_views, make_results, make_view, without_findings
@@ -144,6 +145,20 @@ def _bright(screen: np.ndarray, mark: list[float]) -> np.ndarray:
     center = (np.indices(patch.shape)[::-1] * height).sum((1, 2)) / height.sum()
     # a pixel of the screen covers from its number to the next
     return np.asarray(center + (x - reach + 0.5, y - reach + 0.5))
+
+
+def test_the_panel_counts_as_the_tables_do_and_says_what_is_not_drawn(browser: Any, tmp_path: Path) -> None:
+    mammogram, reading = make_view("1.2.3", "L", "CC", "left")
+    spots = reading.spots.replace(confidence=np.where(reading.spots.cluster_id > 0, 0.9, 0.3))
+    found = dataclasses.replace(reading, spots=spots)
+    place = tmp_path / "page.html"
+    place.write_text(render_case(Case("1.2.3", [View(found, draw_view(mammogram, found))]), Run("key", "v")), "utf-8")
+    with opened(browser, place.as_uri()) as watched:
+        watched.settled()
+        words = watched.page.inner_text("#panel")
+        assert "6 micro, 1 macro; of these not drawn: 1 micro, 1 macro, single and doubtful" in words
+        assert watched.page.locator("path.micro:not(.edge)").count() == 5
+        assert not watched.said
 
 
 def test_marks_by_kind_zoom_linked_and_the_filter_says_what_it_is(browser: Any, results: Path) -> None:

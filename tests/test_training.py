@@ -66,7 +66,7 @@ def test_neighbours_equal_a_loop() -> None:
 
 def test_unknown_features_are_marked_missing() -> None:
     evidence = Evidence(("a", "b"), np.array([[1, np.nan], [2, 3]], np.float32))
-    chosen = select_features(evidence, ("b", "c", "a"))
+    chosen = select_features(evidence, ("b", "c", "a"), np.zeros((2, 3), np.float32))
     np.testing.assert_array_equal(chosen, [[MISSING, MISSING, 1], [3, MISSING, 2]])
 
 

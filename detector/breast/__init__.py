@@ -7,6 +7,7 @@ little.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -63,32 +64,56 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
         return _no_breast(mask.shape, step_px)
 
     chest_wall = chest_wall_side(mask)
+    cells = _Cells(grey, usable, mask, step_px, cell_mm)
     skin_distance_mm = np.where(mask, skin_distance_cells(mask, chest_wall) * np.float32(cell_mm), np.float32(0))
-    pectoral = np.zeros_like(mask)
-    if chest_wall and mammogram.identity.view != "CC":
-        pectoral = find_pectoral(grey, mask, chest_wall, cell_mm)
-    zones = mask * np.uint8(Zone.BREAST)
-    zones[mask & (skin_distance_mm < settings.skin_mm)] |= np.uint8(Zone.SKIN)
-    zones[mask & pectoral] |= np.uint8(Zone.PECTORAL)
+    pectoral = _pectoral(cells, chest_wall, mammogram.identity.view)
     low, high = np.percentile(grey[mask], [1, 99])
-    rim, grey_range, margin = rim_cells(mask), float(high - low), settings.edge_mm / cell_mm
-    cut = ~usable | cut_cells(mammogram.pixels, rim, step_px, LEAST_RANGE_SHARE * grey_range, SHORTEST_CUT_MM / cell_mm)
-    zones[mask & near(cut, margin)] |= np.uint8(Zone.EDGE | Zone.CUT)
-    jumps = rim & jump_cells(grey, JUMP_SHARE * grey_range)
-    zones[mask & near(jumps, margin)] |= np.uint8(Zone.EDGE)
-    zones[mask & near_border(mask.shape, margin)] |= np.uint8(Zone.EDGE)
+    zones = _edge_zones(cells, mammogram.pixels, float(high - low), settings.edge_mm / cell_mm)
+    zones |= _tissue_zones(mask, mask & (skin_distance_mm < settings.skin_mm), pectoral)
     return BreastRegion(
         zones=zones,
         skin_distance_mm=skin_distance_mm,
         step_px=step_px,
         box=_aligned_box(mask, step_px, mammogram.pixels.shape),
         outline=_outline_px(mask, step_px),
-        pectoral_outline=_outline_px(mask & pectoral, step_px),
+        pectoral_outline=_outline_px(pectoral, step_px),
         nipple=_guess_nipple(mask, chest_wall, step_px),
         chest_wall=chest_wall,
         area_cm2=area_cm2,
         grey_range=(float(low), float(high)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """The coarse grid: mean grey level of each cell, whether it is image at all, and whether it is breast."""
+
+    grey: FloatImage
+    usable: BoolImage
+    mask: BoolImage
+    step_px: int
+    cell_mm: float
+
+
+def _pectoral(cells: _Cells, chest_wall: str, view: str) -> BoolImage:
+    """Return the breast's cells on the pectoral muscle; there is none in a CC view."""
+    if not chest_wall or view == "CC":
+        return np.zeros_like(cells.mask)
+    return cells.mask & find_pectoral(cells.grey, cells.mask, chest_wall, cells.cell_mm)
+
+
+def _tissue_zones(mask: BoolImage, skin: BoolImage, pectoral: BoolImage) -> NDArray[np.uint8]:
+    return mask * np.uint8(Zone.BREAST) | skin * np.uint8(Zone.SKIN) | pectoral * np.uint8(Zone.PECTORAL)
+
+
+def _edge_zones(cells: _Cells, pixels: FloatImage, grey_range: float, margin: float) -> NDArray[np.uint8]:
+    """Return the zones of the breast within `margin` cells of where a film's edge, a paddle or the border cuts it."""
+    mask, rim = cells.mask, rim_cells(cells.mask)
+    shortest = SHORTEST_CUT_MM / cells.cell_mm
+    cut = ~cells.usable | cut_cells(pixels, rim, cells.step_px, LEAST_RANGE_SHARE * grey_range, shortest)
+    jumps = rim & jump_cells(cells.grey, JUMP_SHARE * grey_range)
+    edge = mask & (near(jumps, margin) | near_border(mask.shape, margin))
+    return edge * np.uint8(Zone.EDGE) | (mask & near(cut, margin)) * np.uint8(Zone.EDGE | Zone.CUT)
 
 
 def _no_breast(shape: tuple[int, ...], step_px: int) -> BreastRegion:

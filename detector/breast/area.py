@@ -16,7 +16,7 @@ flat and dark fat must not be taken for it, a film's air is uneven."""
 
 VALLEY_BINS, VALLEY_SHARE = 20, 0.25
 """Hundredths of the grey range over air's peak within which grey levels must fall to that share of it: skin thins over
-millimetres, so that air has under a hundredth of its count beside it; tissue of a view without air has half."""
+millimetres, so that hardly anything lies beside air; beside the peak of a view without air lies more tissue."""
 
 STROKE_MM = 1.5
 """Half width of what is taken off before the largest area is chosen: film edges and label strokes."""

@@ -18,7 +18,7 @@ millimetres."""
 
 SHARP_SHARE = 0.6
 """Share of the fall from breast to dark, over three cells of half a millimetre, that lies within two pixels at the edge
-of a film or of the exposed; along skin, which falls evenly, it is a tenth."""
+of a film or of the exposed; skin falls evenly over all of them."""
 
 
 FEWEST_ACROSS_PX = 6

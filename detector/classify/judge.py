@@ -31,8 +31,8 @@ RELATIVE = "relative_"
 ABSOLUTE = frozenset({"pixel_mm", "near_edge", "in_pectoral", "near_skin", "saturated", "cut"})
 """Features that are not: marks, and the size of a pixel, which all candidates share."""
 
-FEWEST_CANDIDATES = 20
-"""Candidates under which their quartiles say nothing."""
+N_TYPICAL = 20
+"""Candidates whose quartiles say as much of an image as those of the training images do."""
 
 NEIGHBOUR_RADII_MM = (2.0, 4.0, 7.0, 12.0)
 """Radii that neighbours are counted in: within a tight group, a group, a region."""
@@ -40,7 +40,7 @@ NEIGHBOUR_RADII_MM = (2.0, 4.0, 7.0, 12.0)
 APART_MM = 0.25
 """Spots nearer than that are parts of one thing, no neighbours."""
 
-FAINT = 0.02
+FAINT = 0.05
 """First probability under which a spot is no neighbour."""
 
 FEW_CANDIDATES = 100
@@ -97,6 +97,7 @@ class Judge:
     slope: float
     offset: float
     background: float
+    typical: NDArray[np.float32]
     digest: str
 
     @classmethod
@@ -114,7 +115,7 @@ class Judge:
 
     def features(self, evidence: Evidence) -> NDArray[np.float32]:
         """Return the columns that the judge asks, shape (n, n_features)."""
-        return select_features(evidence, self.names)
+        return select_features(evidence, self.names, self.typical)
 
 
 def over_background(score: Floats, typical: float) -> Floats:
@@ -145,19 +146,32 @@ def all_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names + tuple(RELATIVE + name for name in names if name not in ABSOLUTE)
 
 
-def select_features(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return named columns of the evidence, or `relative` to all rows; `MISSING` for what it does not hold or know."""
+def select_features(evidence: Evidence, names: tuple[str, ...], typical: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return named columns of the evidence, or relative to all rows; `MISSING` for what it does not hold or know.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        All candidates of one image.
+    names : tuple of str
+    typical : ndarray of float32, shape (2, len(names))
+        Medians and quartiles' distances of training images, for the relative columns.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, len(names))
+    """
     table: Mapping[str, int] = {name: column for column, name in enumerate(evidence.names)}
-    by_image = relative(evidence.values)
     features = np.full((len(evidence.values), len(names)), MISSING, np.float32)
-    for column, name in enumerate(names):
-        values, own = (by_image, name.removeprefix(RELATIVE)) if name.startswith(RELATIVE) else (evidence.values, name)
-        if own in table:
-            features[:, column] = values[:, table[own]]
+    known = [column for column, name in enumerate(names) if name.removeprefix(RELATIVE) in table]
+    own = evidence.values[:, [table[names[column].removeprefix(RELATIVE)] for column in known]]
+    is_relative = np.array([names[column].startswith(RELATIVE) for column in known], np.bool_)
+    own[:, is_relative] = relative(own[:, is_relative], typical[:, known][:, is_relative])
+    features[:, known] = own
     return np.where(np.isnan(features), MISSING, features)
 
 
-def relative(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def relative(values: NDArray[np.float32], typical: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return columns less their median, by their quartiles' distance.
 
     Most candidates of an image are its noise and tissue; what stands out from them does so on film and digital images,
@@ -167,19 +181,25 @@ def relative(values: NDArray[np.float32]) -> NDArray[np.float32]:
     ----------
     values : ndarray of float32, shape (n, n_features)
         All candidates of one image.
+    typical : ndarray of float32, shape (2, n_features)
+        Median and quartiles' distance of training images: what few candidates say of theirs is drawn towards this.
 
     Returns
     -------
-    ndarray of float32, same shape
-        Zero where the candidates are few; NaN in columns that are not known of all.
+    ndarray of float32, shape (n, n_features)
+        NaN where a value is not known.
     """
+    share = np.float32(len(values) / (len(values) + N_TYPICAL))
+    middle, spread = share * quartiles(values) + (1 - share) * typical if len(values) else typical
+    return np.asarray((values - middle) / (spread + np.float32(1e-6)), np.float32)
+
+
+def quartiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the median of each column and the distance of its quartiles, shape (2, n_features)."""
     n = len(values)
-    if n < FEWEST_CANDIDATES:
-        return np.zeros_like(values)
     low, middle, high = (n // 4, n // 2, (3 * n) // 4)
     ordered = np.partition(values, (low, middle, high), axis=0)
-    spread = ordered[high] - ordered[low]
-    return np.asarray((values - ordered[middle]) / (spread + np.float32(1e-6)), np.float32)
+    return np.stack([ordered[middle], ordered[high] - ordered[low]])
 
 
 def places_mm(spots: Spots, evidence: Evidence) -> Floats:
@@ -261,5 +281,6 @@ def _load(path: Path) -> Judge:
             for stage in ("first", "second")
         )
         slope, offset, background = arrays["calibration"].tolist()
+        typical = arrays["typical"]
         names, digest = tuple(arrays["names"].tolist()), hashlib.sha256(data).hexdigest()
-        return Judge(names, first, second, slope, offset, background, digest)
+        return Judge(names, first, second, slope, offset, background, typical, digest)

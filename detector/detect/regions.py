@@ -327,25 +327,28 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
     """
     image, step = detail.levels[0].image, level.step_px
     windows = _Windows.around(level, seeds, inside.shape[1] // 2)
-    side = np.int32(windows.side)
     cell = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
-    line, col = np.divmod(cell, side)
-    owner, row = np.divmod(line, side)
-    row += windows.top.astype(np.int32)[owner]
-    col += windows.left.astype(np.int32)[owner]
-    if step > 1:
-        block_row, block_col = (block.ravel().astype(np.int32) for block in np.indices((step, step)))
-        row = (row[:, None] * step + block_row).ravel()
-        col = (col[:, None] * step + block_col).ravel()
-        owner = np.repeat(owner, step * step)
+    line, col = np.divmod(cell, np.int32(windows.side))
+    owner, row = np.divmod(line, np.int32(windows.side))
+    row = (row + windows.top.astype(np.int32)[owner]) * np.int32(step)
+    col = (col + windows.left.astype(np.int32)[owner]) * np.int32(step)
+    block = np.arange(step, dtype=np.int32)
     # what was padded is no image
     end_row, end_col = (min(n, padded - 1) for n, padded in zip(detail.box.shape, image.shape, strict=True))
-    valid = (row > 0) & (row < end_row) & (col > 0) & (col < end_col)
-    row, col, owner = row[valid], col[valid], owner[valid]
+    row_valid, col_valid = (
+        (place > 0) & (place < end) for place, end in ((row[:, None] + block, end_row), (col[:, None] + block, end_col))
+    )
+    # cell by row by column of its block
+    kept = row_valid[:, :, None] & col_valid[:, None, :]
+    width = np.int32(image.shape[1])
+    pixel = (row * width + col)[:, None, None] + (block[:, None] * width + block)
     if step > 1:
-        bright = image[row, col] > seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
-        row, col, owner = row[bright], col[bright], owner[bright]
-    return Regions(seeds, owner, (row * np.int32(image.shape[1]) + col).astype(np.int32))
+        level_here = seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
+        along_rows = level_here[:, None] + seeds.tilt_row[owner, None] * block
+        along_cols = seeds.tilt_col[owner, None] * block
+        kept &= image.ravel()[pixel] > along_rows[:, :, None] + along_cols[:, None, :]
+    chosen = np.flatnonzero(kept)
+    return Regions(seeds, owner[chosen // (step * step)], pixel.ravel()[chosen])
 
 
 def _grown_by_one(inside: BoolImage) -> BoolImage:

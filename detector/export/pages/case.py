@@ -15,7 +15,8 @@ from detector.export.pages.hanging import hang, turn_of
 from detector.export.pages.pictures import fit
 from detector.export.pages.render import Run, render_page
 from detector.export.pictures import suspicion_words
-from detector.export.pictures.scene import marked_spots
+from detector.export.pictures.legend import by_kind
+from detector.export.pictures.scene import marked_spots, unmarked_spots
 from detector.export.tables import cell
 from detector.records import Kind, Reading
 from detector.settings import Settings
@@ -125,6 +126,8 @@ class _View:
             "excluded": printable(self._view.excluded),
             "n_micro": int(np.count_nonzero(counted == Kind.MICRO)),
             "n_macro": int(np.count_nonzero(counted == Kind.MACRO)),
+            "n_unknown": int(np.count_nonzero(counted == Kind.UNKNOWN)),
+            "not_drawn": by_kind(unmarked_spots(reading)),
             "spots": self._spots(),
             "clusters": self._clusters(),
         }

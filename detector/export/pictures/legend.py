@@ -10,7 +10,7 @@ import numpy as np
 from detector.export.pictures import marks
 from detector.export.pictures.lettering import Colour, Font, Picture, plain
 from detector.records import Clusters, Identity, Kind, Reading, Spots
-from detector.settings import AssessSettings
+from detector.settings import AssessSettings, Settings
 
 NOTICE = (
     "Not a diagnosis. Only calcifications were looked for; masses, asymmetries and distortions were not. "
@@ -99,14 +99,14 @@ class _Row:
     symbol: str = ""
 
 
-def draw_legend(reading: Reading, shown: Spots, pen: Pen, width_px: int) -> Picture:
-    """Return the plate that says what the marks of an overlay are.
+def draw_legend(reading: Reading, shown: Spots, left_out: Spots, pen: Pen, width_px: int) -> Picture:
+    """Return the plate that says what the marks of an overlay are, and what counts and has none.
 
     Parameters
     ----------
     reading : Reading
-    shown : Spots
-        The spots that are marked.
+    shown, left_out : Spots
+        The spots that are marked, and those that count in the tables and are not.
     pen : Pen
     width_px : int
         Largest width.
@@ -115,7 +115,7 @@ def draw_legend(reading: Reading, shown: Spots, pen: Pen, width_px: int) -> Pict
     -------
     ndarray of uint8, shape (rows, cols, 3)
     """
-    return _plate(_rows(reading, shown, pen), reading.identity, pen, width_px)
+    return _plate(_rows(reading, shown, left_out, pen), reading.identity, pen, width_px)
 
 
 def side_and_view(identity: Identity) -> str:
@@ -124,13 +124,13 @@ def side_and_view(identity: Identity) -> str:
     return plain(" ".join(words), 40)
 
 
-def _rows(reading: Reading, shown: Spots, pen: Pen) -> list[_Row]:
+def _rows(reading: Reading, shown: Spots, left_out: Spots, pen: Pen) -> list[_Row]:
     body, small = pen.font(17), pen.font(14.5)
     rows = [_Row(side_and_view(reading.identity), pen.font(30, bold=True))]
     n_review, n_clusters = reading.n_review, len(reading.clusters)
     if n_review:
         rows.append(_Row(f"REVIEW: {counted(n_review, 'cluster')}", pen.font(22, True), marks.REVIEW, "review"))
-    elif len(shown):
+    elif len(shown) or len(left_out):
         rows.append(_Row(f"No cluster flagged. {NOT_NORMAL}", pen.font(17, True)))
     else:
         rows.append(_Row(f"No calcification found at this setting. {NOT_NORMAL}", pen.font(17, True)))
@@ -140,6 +140,10 @@ def _rows(reading: Reading, shown: Spots, pen: Pen) -> list[_Row]:
         if n_kind := int(np.count_nonzero(shown.kind == kind)):
             size = " of unknown size" if kind == Kind.UNKNOWN else ""
             rows.append(_Row(counted(n_kind, name) + size, body, symbol=kind.name.lower()))
+    if len(left_out):
+        sure = Settings.from_mapping(reading.settings).cluster.core_confidence
+        words = f"Counted, not drawn: {by_kind(left_out)}, single and doubtful (confidence under {sure:g})"
+        rows.append(_Row(words, small))
     if n_clusters:
         rows.append(_Row("low, medium, high: rank of the pattern, not a probability", small))
     if reading.quality not in ("", "good"):
@@ -150,6 +154,13 @@ def _rows(reading: Reading, shown: Spots, pen: Pen) -> list[_Row]:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, in the plural where it is due."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def by_kind(spots: Spots) -> str:
+    """Return how many spots there are of each kind, in words; kinds without any are left out."""
+    numbers = {kind: int(np.count_nonzero(spots.kind == kind)) for kind in (Kind.MICRO, Kind.MACRO, Kind.UNKNOWN)}
+    names = {Kind.UNKNOWN: "of unknown size"}
+    return ", ".join(f"{n} {names.get(kind, kind.name.lower())}" for kind, n in numbers.items() if n)
 
 
 def _plate(rows: Sequence[_Row], identity: Identity, pen: Pen, width_px: int) -> Picture:

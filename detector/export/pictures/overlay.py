@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detector.export.pictures import marks
 from detector.export.pictures.legend import Pen, draw_legend
 from detector.export.pictures.lettering import Picture
-from detector.export.pictures.scene import Plane, Scene, in_colour, set_scene
+from detector.export.pictures.scene import Plane, Scene, in_colour, set_scene, unmarked_spots
 from detector.export.pictures.window import GreyImage, apply_window
 from detector.records import Mammogram, Reading, Spots
 
@@ -22,8 +22,8 @@ def draw_overlay(mammogram: Mammogram, reading: Reading) -> Picture:
     """Return the mammogram as it would be shown, with what was found marked on it.
 
     Micro, macro and unknown spots have a ring, brackets and a diamond; clusters an outline with number and low, medium
-    or high; those flagged for review are bold and say so. A legend with side, view, scale bar and notice stands where
-    the image is emptiest.
+    or high; those flagged for review are bold and say so. Single spots that count and are doubtful have no mark. A
+    legend with side, view, what is marked, how many are not, scale bar and notice stands where the image is emptiest.
 
     Parameters
     ----------
@@ -92,7 +92,9 @@ class _Space:
 def _fitting_legend(reading: Reading, shown: Spots, pen: Pen, shape: tuple[int, ...]) -> Picture:
     for smaller in (1.0, 0.85, 0.7, 0.55, 0.4):
         size = Pen(pen.unit_px * smaller)
-        legend = draw_legend(reading, shown, size, min(shape[1], max(150, round(300 * size.unit_px))))
+        legend = draw_legend(
+            reading, shown, unmarked_spots(reading), size, min(shape[1], max(150, round(300 * size.unit_px)))
+        )
         if legend.shape[0] <= 0.9 * shape[0]:
             break
     return legend

@@ -1,4 +1,4 @@
-"""PNG files, written fast: one filter and libdeflate, which take a third of the time of libpng and less space."""
+"""PNG files, written fast: one filter and libdeflate, which take less time than libpng and no more space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SUB = 1
-_LEVEL = 2  # measured on 13.6 Mpx: 0.12 s; level 6 takes 0.3 s and saves 4 % of the size
+_LEVEL = 2  # higher ones take longer and save little
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:

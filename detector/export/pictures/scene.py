@@ -66,9 +66,23 @@ def in_colour(grey: GreyImage) -> Picture:
 
 
 def marked_spots(reading: Reading) -> NDArray[np.intp]:
-    """Return the rows of the spots that pictures and pages mark: those of clusters, and single ones that are sure."""
-    sure = Settings.from_mapping(reading.settings).cluster.core_confidence
-    return np.flatnonzero((reading.spots.confidence >= sure) | (reading.spots.cluster_id > 0))
+    """Return the rows of the spots that pictures and pages mark: those of clusters, and single ones that are sure.
+
+    All of them count. What counts and is not among them, `unmarked_spots` returns.
+    """
+    return np.flatnonzero(_is_marked(reading))
+
+
+def unmarked_spots(reading: Reading) -> Spots:
+    """Return the spots that tables count and no picture marks: single ones that are doubtful."""
+    counts = reading.spots.confidence >= Settings.from_mapping(reading.settings).cluster.min_confidence
+    return reading.spots[counts & ~_is_marked(reading)]
+
+
+def _is_marked(reading: Reading) -> NDArray[np.bool_]:
+    settings = Settings.from_mapping(reading.settings).cluster
+    sure = reading.spots.confidence >= max(settings.core_confidence, settings.min_confidence)
+    return np.asarray(sure | (reading.spots.cluster_id > 0), np.bool_)
 
 
 def set_scene(reading: Reading, plane: Plane, pen: Pen, shape: tuple[int, int]) -> Scene:

@@ -22,6 +22,10 @@ function nameOf(view) {
   return [view.side || "?", view.view || "view unknown"].join(" ");
 }
 
+function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 function rounded(value, unit, digits = 1) {
   return value === null || value === undefined ? null : `${value.toFixed(digits)} ${unit}`;
 }
@@ -83,7 +87,7 @@ class View {
     const { data } = this;
     const flagged = data.clusters.filter((c) => c.review).length;
     return [NAMES[data.side] || "Side unknown", data.view || "view unknown", ...data.modifiers].join(" ")
-      + (page.hiding ? "" : `: ${data.clusters.length} clusters, ${flagged} for review`);
+      + (page.hiding ? "" : `: ${counted(data.clusters.length, "cluster")}, ${flagged} for review`);
   }
 
   get image() { // for crops
@@ -934,7 +938,7 @@ const page = {
     const rows = spots.map((spot) => element("tr", {}, ...[spot.id, spot.kind, [spot.shape, spot.form].filter(Boolean).join(", "), size(spot)]
       .map((value) => element("td", {}, String(value)))));
     const open = this.spotsOpen;
-    const table = element("details", { class: "spots", open }, element("summary", {}, `Its ${spots.length} spots`),
+    const table = element("details", { class: "spots", open }, element("summary", {}, `Its ${counted(spots.length, "spot")}`),
       element("table", {}, element("thead", {}, element("tr", {}, ...["No.", "Kind", "Shape", "Size in mm"].map((word) => element("th", { scope: "col" }, word)))),
         element("tbody", {}, ...rows)));
     table.addEventListener("toggle", () => { this.spotsOpen = table.open; });
@@ -943,7 +947,9 @@ const page = {
 
   caseFacts() {
     const rows = CASE.hang.flat().filter((i) => i !== null).map((i) => this.views[i].data).flatMap((data) => {
-      const counts = this.hiding ? [] : [`${data.n_micro} micro, ${data.n_macro} macro`];
+      const unknown = data.n_unknown ? `, ${data.n_unknown} of unknown size` : "";
+      const counts = this.hiding ? [] : [`${data.n_micro} micro, ${data.n_macro} macro${unknown}`,
+        data.not_drawn && `of these not drawn: ${data.not_drawn}, single and doubtful`];
       const words = [...counts, ...data.limits, ...data.warnings, data.excluded].filter(Boolean).join("; ");
       return [element("dt", {}, nameOf(data)), element("dd", {}, words, element("small", { class: "file" }, [data.path, data.device].filter(Boolean).join(", ")))];
     });

@@ -241,7 +241,7 @@ const decisions = {
       const { rows, left } = fromCsv(text);
       this.rows = merged(this.rows, rows);
       kept.write("decisions", merged(kept.read("decisions", []), rows));
-      this.say(`${rows.length} decisions loaded${left ? `, ${left} lines are no decisions` : ""}`, Boolean(left));
+      this.say(`${rows.length} ${rows.length === 1 ? "decision" : "decisions"} loaded${left ? `, ${left} ${left === 1 ? "line is no decision" : "lines are no decisions"}` : ""}`, Boolean(left));
     } catch (error) {
       this.say(`not loaded: ${error.message}`, true);
     }
