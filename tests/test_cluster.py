@@ -15,7 +15,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
 from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
-from detector.cluster.lines import N_TRIED, find_tracks
+from detector.cluster.lines import find_tracks
 from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
 
@@ -431,9 +431,35 @@ def casts(seed: int, n: int = 11, across_mm: float = 0.7, turn_deg: float = 15.0
     )
 
 
-def test_casts_along_a_duct_are_no_vessel() -> None:
-    vascular = ["vascular" in grouped(casts(seed))[1].words("morphology") for seed in range(60)]
-    assert sum(vascular) <= 2
+@pytest.mark.parametrize(("n", "across_mm", "turn_deg"), [(8, 0.7, 15.0), (11, 0.7, 15.0), (20, 0.8, 40.0)])
+def test_casts_along_a_duct_are_no_vessel(n: int, across_mm: float, turn_deg: float) -> None:
+    made = (casts(seed, n, across_mm, turn_deg) for seed in range(80))
+    assert sum("vascular" in grouped(spots)[1].words("morphology") for spots in made) <= 1
+
+
+def winding(turns_deg: tuple[float, ...], length_mm: float = 24.0, half_mm: float = 0.8) -> Spots:
+    """Return pieces along both walls of a vessel that heads as given, at places equally far apart along it."""
+    along = np.arange(0.0, length_mm, 0.05)
+    heading = np.radians(np.interp(along, np.linspace(0.0, length_mm, len(turns_deg)), turns_deg))
+    middle = np.cumsum(0.05 * np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0)
+    normal = np.stack([np.cos(heading), -np.sin(heading)], axis=1)
+    at = np.arange(20, len(along), 56)
+    piece = pieces(gap_mm=0.8, length_mm=length_mm)[: 2 * len(at)]
+    place = np.concatenate([middle[at] - half_mm * normal[at], middle[at] + half_mm * normal[at]])
+    degrees = np.tile(np.degrees(heading[at]), 2) % 180
+    row, col = (place + 30.0).T
+    return piece.replace(row_mm=row, col_mm=col, row_px=row / 0.05, col_px=col / 0.08, orientation_deg=degrees)
+
+
+@pytest.mark.parametrize("turns_deg", [(0, 75), (20, 90, 160), (-35, 35, -35), (60, 10, 60, 10)])
+def test_a_winding_vessel_is_vascular(turns_deg: tuple[float, ...]) -> None:
+    assert grouped(winding(turns_deg))[1].words("morphology") == ["vascular"]
+
+
+def test_strands_that_join_a_vessel_do_not_hide_it() -> None:
+    track = pieces(heading_deg=0.0, bend_mm=0.0)
+    strand = pieces((-3.9,), heading_deg=0.0, bend_mm=0.0, gap_mm=2.5)
+    assert find_tracks(joined(track, strand), 0.5).tolist() == [True] * len(track) + [False] * len(strand)
 
 
 def test_what_is_doubtful_makes_no_track() -> None:
@@ -457,7 +483,6 @@ def test_grains_beside_a_vessel_stay_what_they_are() -> None:
 def test_a_track_is_found_whatever_the_order_of_its_pieces() -> None:
     track = joined(pieces((-0.9, 0.9), length_mm=50.0, bend_mm=4.0))
     order = np.random.default_rng(3).permutation(len(track))
-    assert len(track) > 2 * N_TRIED
     assert find_tracks(track, 0.5).all()
     np.testing.assert_array_equal(find_tracks(track[order], 0.5), find_tracks(track, 0.5)[order])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,37 +19,44 @@ TRACK_MM = 10.0
 WALLS_MM = (0.5, 3.5)
 """Distance between the two walls of a vessel: arteries of the breast are 1 to 3 mm wide."""
 
-OFF_WALL_MM = 0.3
-"""How far calcium may lie off its wall: half the thickness of a plaque."""
+OFF_WALL_MM, OFF_WALL_SHARE = 0.3, 0.15
+"""How far calcium may lie off its wall: half the thickness of a plaque in mm, and a share of the walls' distance, so
+that about half of what is scattered evenly across a narrow vessel does not keep to its walls."""
 
 GAP_MM = 6.0
 """Longest part of a track without calcium: plaques of 1 to 3 mm with one or two that are not seen."""
 
-BESIDE_SHARE = 0.15
-"""Share of its length along which a track of two walls has calcium on both sides, each from its first to its last."""
-
 DOUBLE_COVER, SINGLE_COVER = 0.45, 0.85
 """Share of its length along which a track of two walls, or of one, is calcified. Casts of ducts are as thin and may lie
-in a line: they are interrupted, but never keep to two lines side by side."""
+in a line: they are interrupted, but hardly ever keep to two lines side by side."""
 
 LEAST_PIECES, LEAST_SINGLE = 6, 4
 """Pieces of a track of two walls, or of one: five lie on two like curves by chance."""
 
-SPREAD_SHARE = 0.1
-"""Greatest deviation from the walls (root mean square) as a share of their distance: of one line that is spread
-normally across, split in the middle, it is 0.38."""
+FACING_DEG, FACING_MM, LEAST_FACING = 15.0, 2.0, 3
+"""Angle between pieces that face one another across the vessel and how far they may miss one another along it (less
+than a plaque, along which a vessel hardly bends); and how many pairs of them are needed."""
 
-FITTED_SHARE = 0.7
-"""Share of a chain's pieces that must keep to the walls; the outlines of others have run into the tissue beside."""
+SAME_WIDTH = 0.1
+"""Share by which the distance of facing pieces may differ from the middle one along a vessel: outlines err by 0.1 mm of
+1 mm."""
 
-N_TRIED = 12
-"""Longest pieces of a chain for which both walls are tried; the others take the nearer one."""
+BEND_MM, MOST_BENDS = 4.0, 8
+"""Length of a vessel for each degree of its polynomial, and the highest degree. Vessels that are drawn here turn anew
+every 8 mm, which takes two; higher powers swing where calcium is missing."""
+
+N_FITS = 3
+"""How often the pieces on the walls are taken anew after a fit; after three hardly any changes."""
+
+FITTED_SHARE, BESIDE_MM = 0.7, 2.0
+"""Share of the pieces between the walls and up to 2 mm beside them that must keep to the walls: the outlines of others
+have run into the tissue. Casts scatter by about a millimetre (standard deviation) across their duct."""
 
 PIECE_MM, PIECE_ASPECT = 0.8, 1.8
 """Length, and length by width, from which a spot is a piece of a wall."""
 
-PARALLEL_DEG, ACROSS_MM = 35.0, 3.5
-"""Angle between neighbouring pieces of one track, and their distance across it, at most."""
+PARALLEL_DEG = 35.0
+"""Angle between neighbouring pieces of one track, at most."""
 
 TRACK_SHARE = 0.5
 """Share of the summed length of a group's spots that must lie in tracks for the group to be vascular."""
@@ -62,7 +70,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Walls:
-    """Two like curves side by side: a polynomial along an axis, and half of their distance in mm."""
+    """Two like curves side by side, or (half of their distance is 0) one: a polynomial along an axis, in mm."""
 
     middle: Floats
     axis: Floats
@@ -73,18 +81,33 @@ class _Walls:
         """Return how far places (x, y) lie along the axis, shape (...)."""
         return np.asarray((place - self.middle) @ self.axis, np.float64)
 
+    def across(self, along: Floats) -> tuple[Floats, Floats]:
+        """Return how far the middle lies from the axis, and its slope; beyond the ends it runs straight on."""
+        inside = np.clip(along, *self.curve.domain)
+        slope = self.curve.deriv()(inside)
+        return self.curve(inside) + slope * (along - inside), slope
+
     def off(self, place: Floats) -> Floats:
-        """Return how far places lie from the curve between the walls, signed."""
-        across = (place - self.middle) @ np.array([-self.axis[1], self.axis[0]])
-        return np.asarray(across - self.curve(self.along(place)), np.float64)
+        """Return how far places lie from the middle between the walls, signed."""
+        middle, slope = self.across(self.along(place))
+        return np.asarray(((place - self.middle) @ _normal(self.axis) - middle) / np.hypot(1.0, slope), np.float64)
+
+    def fits(self, ends: Floats) -> BoolImage:
+        """Return which pieces keep to a wall with both ends."""
+        limit = min(OFF_WALL_MM, OFF_WALL_SHARE * 2 * self.half_mm) if self.half_mm else OFF_WALL_MM
+        off = self.off(ends)
+        side = np.sign(off.mean(axis=1, keepdims=True))
+        return np.asarray((np.abs(off - side * self.half_mm) <= limit).all(axis=1), np.bool_)
 
 
 def find_tracks(spots: Spots, sure: float) -> BoolImage:
     """Return which spots lie in a vascular track.
 
-    Long spots that follow one another or run side by side are joined into chains, whatever group they are in. A chain
-    is a track if its pieces keep to two like curves side by side (the walls of a vessel), or to one without a break,
-    for at least 10 mm. Shorter spots on the walls or between them belong to it.
+    Long spots that follow one another or run side by side are joined into chains, whatever group they are in. Pieces
+    that face one another at the same distance tell the width of a vessel and where its middle runs; a curve is fitted
+    to that, and then to all pieces at half of the width from it. The chain is a track if most of its pieces there keep
+    to these two walls, or to one line without a break, for at least 10 mm. Shorter spots on the walls or between them
+    belong to it.
 
     Parameters
     ----------
@@ -99,54 +122,14 @@ def find_tracks(spots: Spots, sure: float) -> BoolImage:
     """
     in_track = np.zeros(len(spots), np.bool_)
     piece = (spots.length_mm >= PIECE_MM) & (spots.aspect >= PIECE_ASPECT) & (spots.shape != Shape.RIM)
-    rows = np.flatnonzero(piece)
+    rows = np.flatnonzero(piece & np.isfinite(spots.orientation_deg))
     if len(rows) < LEAST_SINGLE:
         return in_track
-    chain = _chains(spots[rows])
-    for number in np.flatnonzero(np.bincount(chain) >= LEAST_SINGLE):
-        in_track |= _track(spots, rows[chain == number], sure)
-    return in_track
-
-
-def _chains(pieces: Spots) -> NDArray[np.int32]:
-    """Return the chain that each piece belongs to."""
-    place = np.stack([pieces.col_mm, pieces.row_mm], axis=1)
-    pairs = cKDTree(place).query_pairs(float(pieces.length_mm.max()) + GAP_MM, output_type="ndarray")
-    one, other = pairs.T
-    angle = np.radians(pieces.orientation_deg)
-    way = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    same = (way[one] * way[other]).sum(axis=1)
-    mean = way[one] + np.sign(same + 1e-12)[:, None] * way[other]
-    mean /= np.maximum(np.hypot(*mean.T), 1e-9)[:, None]
-    between = place[other] - place[one]
-    along = np.abs((between * mean).sum(axis=1)) - 0.5 * (pieces.length_mm[one] + pieces.length_mm[other])
-    across = np.abs(between[:, 0] * mean[:, 1] - between[:, 1] * mean[:, 0])
-    joined = (np.abs(same) >= np.cos(np.radians(PARALLEL_DEG))) & (along <= GAP_MM) & (across <= ACROSS_MM)
-    n = len(pieces)
-    graph = coo_array((np.ones(int(joined.sum()), np.int8), (one[joined], other[joined])), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int32)
-
-
-def _track(spots: Spots, rows: NDArray[np.int64], sure: float) -> BoolImage:
-    """Return which spots lie in the track that the pieces in some rows make; none if they make no track."""
-    none = np.zeros(len(spots), np.bool_)
     ends = _ends(spots)
-    least = max(LEAST_SINGLE, int(np.ceil(FITTED_SHARE * len(rows))))
-    while True:
-        walls, off_mm = _fit(ends[rows], spots.length_mm[rows])
-        if off_mm.max() <= OFF_WALL_MM:
-            break
-        if len(rows) == least:
-            return none
-        rows = np.delete(rows, np.argmax(off_mm))
-    if np.median(spots.confidence[rows]) < sure:
-        return none
-    place = ends.mean(axis=1)
-    off = walls.off(place)
-    # the front and the back of the vessel are seen between its walls
-    near = np.flatnonzero(np.abs(off) <= walls.half_mm + OFF_WALL_MM)
-    near = near[_reached(walls.along(ends[near]), np.isin(near, rows))]
-    return none | np.isin(np.arange(len(spots)), near) if _is_track(walls, ends[near], ends[rows]) else none
+    chain = _chains(ends[rows])
+    for number in np.flatnonzero(np.bincount(chain) >= LEAST_SINGLE):
+        in_track |= _track(ends, spots.confidence, rows[chain == number], sure)
+    return in_track
 
 
 def _ends(spots: Spots) -> Floats:
@@ -157,51 +140,96 @@ def _ends(spots: Spots) -> Floats:
     return np.stack([place - half, place + half], axis=1)
 
 
-def _fit(ends: Floats, length_mm: Floats) -> tuple[_Walls, Floats]:
-    """Return the walls that pieces keep to best, by least squares, and how far each piece lies off its own.
+def _normal(way: Floats) -> Floats:
+    return np.stack([-way[..., 1], way[..., 0]], axis=-1)
 
-    With the wall of each piece given, +1 or -1, this is linear: a polynomial and half of the distance. All choices of
-    the longest pieces' walls are tried at once.
-    """
+
+def _pairs(ends: Floats, angle_deg: float, gap_mm: float) -> tuple[NDArray[np.int64], Floats]:
+    """Return pairs of pieces, shape (n, 2), that are nearly parallel and near one another, and how far across."""
+    place, way = ends.mean(axis=1), ends[:, 1] - ends[:, 0]
+    length = np.hypot(*way.T)
+    way = way / length[:, None]
+    pairs = cKDTree(place).query_pairs(float(length.max()) + GAP_MM, output_type="ndarray")
+    one, other = pairs.T
+    same = (way[one] * way[other]).sum(axis=1)
+    mean = way[one] + np.where(same < 0, -1.0, 1.0)[:, None] * way[other]
+    mean /= np.hypot(*mean.T)[:, None]
+    between = place[other] - place[one]
+    gap = np.abs((between * mean).sum(axis=1)) - 0.5 * (length[one] + length[other])
+    across = np.abs((between * _normal(mean)).sum(axis=1))
+    near = (np.abs(same) >= np.cos(np.radians(angle_deg))) & (gap <= gap_mm) & (across <= WALLS_MM[1])
+    return pairs[near], np.asarray(across[near], np.float64)
+
+
+def _chains(ends: Floats) -> NDArray[np.int32]:
+    """Return the chain that each piece belongs to."""
+    n = len(ends)
+    one, other = _pairs(ends, PARALLEL_DEG, GAP_MM)[0].T
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int32)
+
+
+def _track(ends: Floats, confidence: Floats, rows: NDArray[np.int64], sure: float) -> BoolImage:
+    """Return which spots lie in the track that the pieces in some rows make; none if they make no track."""
+    in_track = np.zeros(len(ends), np.bool_)
+    for first in (_double(ends[rows]), _fit(ends[rows])):
+        walls, fits = _follow(first, ends[rows])
+        if fits.sum() < (LEAST_PIECES if walls.half_mm else LEAST_SINGLE):
+            continue
+        # the front and the back of the vessel are seen between its walls
+        off = np.abs(walls.off(ends.mean(axis=1)))
+        near = np.flatnonzero(off <= walls.half_mm + OFF_WALL_MM)
+        near = near[_reached(walls.along(ends[near]), np.isin(near, rows[fits]))]
+        along, reach = walls.along(ends[rows].mean(axis=1)), walls.along(ends[near])
+        beside = (along >= reach.min()) & (along <= reach.max()) & (off[rows] <= walls.half_mm + BESIDE_MM)
+        is_kept = fits.sum() >= FITTED_SHARE * (fits | beside).sum()
+        if is_kept and np.median(confidence[rows[fits]]) >= sure and _is_long(walls, reach):
+            in_track[near] = True
+            return in_track
+    return in_track
+
+
+def _double(ends: Floats) -> _Walls:
+    """Return the walls of the pieces that face one another at the most frequent distance; of too few, one line."""
+    pairs, across = _pairs(ends, FACING_DEG, FACING_MM)
+    order = np.argsort(across, kind="stable")
+    order = order[across[order] >= WALLS_MM[0]]
+    width = across[order]
+    stop = np.searchsorted(width, width * (1 + SAME_WIDTH) / (1 - SAME_WIDTH), side="right")
+    count = stop - np.arange(len(width))
+    if count.max(initial=0) < LEAST_FACING:
+        return _fit(ends)
+    first = int(np.argmax(count))
+    alike = order[first : stop[first]]
+    one, other = ends[pairs[alike]].transpose(1, 0, 2, 3)
+    turned = ((one[:, 1] - one[:, 0]) * (other[:, 1] - other[:, 0])).sum(axis=1) < 0
+    other[turned] = other[turned, ::-1]
+    return dataclasses.replace(_fit(0.5 * (one + other)), half_mm=0.5 * float(np.median(across[alike])))
+
+
+def _fit(ends: Floats, walls: _Walls | None = None) -> _Walls:
+    """Return the curve through pieces, or that between walls on which they lie."""
     points = ends.reshape(-1, 2)
-    middle = points.mean(axis=0)
-    axis = np.linalg.svd(points - middle, full_matrices=False)[2][0]
-    along, across = (points - middle) @ axis, (points - middle) @ np.array([-axis[1], axis[0]])
-    scale = max(float(np.abs(along).max()), 1e-9)
-    basis = np.linalg.qr(np.vander(along / scale, 4 if len(ends) >= 8 else 3))[0]
-    rest = across - basis @ (basis.T @ across)
-
-    n_tried = min(len(ends), N_TRIED)
-    side = np.zeros((2 ** (n_tried - 1), len(ends)))
-    longest = np.argsort(-length_mm, kind="stable")[:n_tried]
-    side[:, longest] = 1 - 2 * (np.arange(len(side))[:, None] >> np.arange(n_tried) & 1)
-    chosen = side[np.argmax(_explained(side, basis, rest))]
-    # the others: on the nearer wall
-    half_mm = _half_mm(chosen, basis, rest)
-    off = rest - half_mm * _without(np.repeat(chosen, 2), basis)
-    chosen = np.where(chosen == 0, np.sign(off.reshape(-1, 2).mean(axis=1) * half_mm + 1e-12), chosen)
-    half_mm = _half_mm(chosen, basis, rest)
-    both = np.repeat(chosen, 2) * half_mm
-    degree = basis.shape[1] - 1
-    curve = np.polynomial.Polynomial.fit(along, across - both, degree)
-    off = np.abs(across - both - curve(along)).reshape(-1, 2).max(axis=1)
-    return _Walls(middle, axis, curve, abs(half_mm)), off
+    if walls is None:
+        middle = points.mean(axis=0)
+        axis = np.linalg.svd(points - middle, full_matrices=False)[2][0]
+        walls = _Walls(middle, axis, np.polynomial.Polynomial([0.0], [-1.0, 1.0]), 0.0)
+    along = walls.along(points)
+    across = (points - walls.middle) @ _normal(walls.axis)
+    side = np.repeat(np.sign(walls.off(ends).mean(axis=1)), 2)
+    across = across - side * walls.half_mm * np.hypot(1.0, walls.across(along)[1])
+    degree = max(2, min(int(np.ceil(np.ptp(along) / BEND_MM)), len(ends) // 2, MOST_BENDS))
+    return dataclasses.replace(walls, curve=np.polynomial.Polynomial.fit(along, across, degree))
 
 
-def _without(values: Floats, basis: Floats) -> Floats:
-    """Return values less their part in the span of an orthonormal basis."""
-    return np.asarray(values - (values @ basis) @ basis.T, np.float64)
-
-
-def _explained(side: Floats, basis: Floats, rest: Floats) -> Floats:
-    """Return the sum of squares that the walls explain, for each choice of sides."""
-    own = _without(np.repeat(side, 2, axis=1), basis)
-    return np.asarray((own @ rest) ** 2 / np.maximum((own**2).sum(axis=1), 1e-9), np.float64)
-
-
-def _half_mm(side: Floats, basis: Floats, rest: Floats) -> float:
-    own = _without(np.repeat(side, 2), basis)
-    return float(own @ rest / max(float(own @ own), 1e-9))
+def _follow(walls: _Walls, ends: Floats) -> tuple[_Walls, BoolImage]:
+    """Return walls fitted anew to the pieces that keep to them, and which those are."""
+    for _ in range(N_FITS):
+        fits = walls.fits(ends)
+        if fits.sum() < LEAST_SINGLE:
+            break
+        walls = _fit(ends[fits], walls)
+    return walls, walls.fits(ends)
 
 
 def _reached(along: Floats, is_piece: BoolImage) -> BoolImage:
@@ -214,25 +242,12 @@ def _reached(along: Floats, is_piece: BoolImage) -> BoolImage:
     return np.asarray(run == np.bincount(run, is_piece).argmax(), np.bool_)
 
 
-def _is_track(walls: _Walls, ends: Floats, pieces: Floats) -> bool:
-    """Return whether calcium along walls, by its ends and by those of its long pieces, is a track.
-
-    It is one if it is at least 10 mm long, and one line without a break, or two lines side by side.
-    """
-    along, off = walls.along(ends), walls.off(ends.mean(axis=1))
+def _is_long(walls: _Walls, along: Floats) -> bool:
+    """Return whether calcium is long and unbroken enough for a track by its ends along the walls."""
     start, stop = along.min(axis=1), along.max(axis=1)
     length = float(stop.max() - start.min())
-    cover = _cover(start, stop) / max(length, 1e-9)
-    if length < TRACK_MM or cover < DOUBLE_COVER:
-        return False
-    if 2 * walls.half_mm < WALLS_MM[0]:
-        return cover >= SINGLE_COVER
-    one, other = off > 0, off < 0
-    if min(one.sum(), other.sum()) < 2 or len(pieces) < LEAST_PIECES or 2 * walls.half_mm > WALLS_MM[1]:
-        return False
-    beside = min(stop[one].max(), stop[other].max()) - max(start[one].min(), start[other].min())
-    spread_mm = np.sqrt(np.mean((np.abs(walls.off(pieces)) - walls.half_mm) ** 2))
-    return bool(beside >= BESIDE_SHARE * length and spread_mm <= SPREAD_SHARE * 2 * walls.half_mm)
+    least = DOUBLE_COVER if walls.half_mm else SINGLE_COVER
+    return length >= TRACK_MM and _cover(start, stop) >= least * length
 
 
 def _cover(start: Floats, stop: Floats) -> float:
