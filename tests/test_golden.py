@@ -38,7 +38,7 @@ def test_a_room_does_with_its_stored_input_what_it_did(name: str, stored: dict[s
 def test_the_stored_image_holds_something_to_find(stored: dict[str, Arrays]) -> None:
     assert len(stored["classify"]["0.spot_id"]) >= 8
     assert len(stored["assess"]["cluster_id"]) >= 1
-    assert len(stored["enhance"]["grey"]) > 10
+    assert len(stored["enhance"]["noise.grey"]) > 10
 
 
 def test_stored_data_is_small_and_holds_no_objects() -> None:
