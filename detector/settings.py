@@ -176,24 +176,24 @@ class ClusterSettings:
         "balanced", "", ("sensitive", "balanced", "specific"), "which spots count", "set on training images"
     )
     sensitive_confidence: float = _knob(
-        0.02,
+        0.008,
         "",
         (0, 1),
         "lowest confidence that counts at `sensitive`",
-        "about 1.0 false spots a cm2: fewer on films, more on digital images",
+        "about 1.0 false spots a cm2 on held-out films (classify/weights.json)",
     )
     balanced_confidence: float = _knob(
-        0.08, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2, likewise"
+        0.03, "", (0, 1), "lowest confidence that counts at `balanced`", "about 0.4 false spots a cm2, likewise"
     )
     specific_confidence: float = _knob(
-        0.4, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
+        0.2, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
     )
     sensitive_core: float = _knob(
         0.28,
         "",
         (0, 1),
         "confidence from which a spot founds a cluster at `sensitive`",
-        "between what counts at `balanced` and at `specific`",
+        "one in four is calcium",
     )
     balanced_core: float = _knob(0.5, "", (0, 1), "the same at `balanced`", "more likely calcium than not")
     specific_core: float = _knob(0.7, "", (0, 1), "the same at `specific`", "twice as likely calcium as not")
