@@ -21,6 +21,7 @@ from detector.errors import DetectorError, explain_missing, extra_missing
 if TYPE_CHECKING:
     from detector.batch import Estimate, Job, Progress, Summary
     from detector.batch.run import Runner
+    from detector.batch.tabulate import Totals
     from detector.evaluate.phantoms import Recipe
     from detector.export.dicom.send import CStore
     from detector.records import Identity
@@ -107,7 +108,10 @@ def _detector(
     pass
 
 
-@app.command(epilog="Example: detector run mammograms/ --out results --workers 4")
+@app.command(
+    short_help="Analyse mammograms; leave tables, pictures and pages.",
+    epilog="Example: detector run mammograms/ --out results --workers 4",
+)
 def run(
     paths: Annotated[
         list[Path],
@@ -236,9 +240,14 @@ def run(
         raise typer.Exit(_run(job, quiet, runner))
 
 
-@app.command(epilog="Example: detector info image.dcm")
+@app.command(
+    short_help="Show what is read from a file.",
+    epilog="Example: detector info image.dcm",
+)
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Mammogram: DICOM, PNG, TIFF or PGM.", show_default=False)
+    ],
     spacing_mm: Annotated[
         float | None, typer.Option(metavar="X", help="Pixel spacing if the file states none.", show_default=False)
     ] = None,
@@ -255,7 +264,8 @@ def info(
 
 
 @app.command(
-    epilog="Example: detector settings > mine.toml; detector run mammograms/ --out results --settings mine.toml"
+    short_help="Show all settings as TOML.",
+    epilog="Example: detector settings > mine.toml; detector run mammograms/ --out results --settings mine.toml",
 )
 def settings() -> None:
     """Show all settings as TOML, each with its meaning, unit, range and the source of its default."""
@@ -264,17 +274,22 @@ def settings() -> None:
     typer.echo(Settings().to_toml(), nl=False)
 
 
-@app.command(epilog="Example: detector phantom --out phantoms --seed 1 --number 4")
+@app.command(
+    short_help="Write computed mammograms with their truth.",
+    epilog="Example: detector phantom --out phantoms --seed 1 --number 4",
+)
 def phantom(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder; made if missing.", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same phantom.")] = 1,
     number: Annotated[int, typer.Option(min=1, help="How many; each takes the next seed.")] = 1,
-    side: Annotated[Side, typer.Option()] = Side.LEFT,
-    view: Annotated[View, typer.Option()] = View.CC,
+    side: Annotated[Side, typer.Option(help="Side of the breast.")] = Side.LEFT,
+    view: Annotated[View, typer.Option(help="View of the breast.")] = View.CC,
 ) -> None:
     """Write mammograms of breasts that never were, as DICOM, each with its truth as CSV."""
     from detector.evaluate.phantoms import Recipe
+    from detector.export.files import check_folder
 
+    check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for this in range(seed, seed + number):
@@ -283,7 +298,10 @@ def phantom(
         raise DetectorError(f"{_printable(out)} cannot be written: {error.strerror}; choose another --out") from error
 
 
-@app.command(epilog="Example: detector evaluate mini-mias all-mias/ --out evaluation")
+@app.command(
+    short_help="Measure accuracy on a data set whose truth is known.",
+    epilog="Example: detector evaluate mini-mias all-mias/ --out evaluation",
+)
 def evaluate(
     dataset: Annotated[
         str,
@@ -306,7 +324,9 @@ def evaluate(
         float | None,
         typer.Option(metavar="X", help="Pixel spacing of images that state none.", show_default="the set's"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=4096, show_default="the CPUs available")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Local processes.", show_default="the CPUs available")
+    ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Pass over listed images not there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -321,8 +341,10 @@ def evaluate(
     from detector.evaluate.report import write_report
     from detector.evaluate.results import evaluate_study
     from detector.evaluate.study import plan_run, read_images, study_of_findings, study_of_run
+    from detector.export.files import check_folder
 
     check_matplotlib()
+    check_folder(out)
     images, status = read_images(dataset, path, zones, skip_missing=skip_missing), 0
     if findings is None:
         with _logging(None):
@@ -337,7 +359,10 @@ def evaluate(
     raise typer.Exit(status)
 
 
-@app.command(epilog="Example: detector report results")
+@app.command(
+    short_help="Make the review pages of a run anew.",
+    epilog="Example: detector report results",
+)
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
     workers: Annotated[
@@ -352,12 +377,15 @@ def report(
 
     with _Stop() as stop:
         pages = rebuild_report(folder, Limits(workers or _cpus(), 600.0), stop)
-    typer.echo(f"{pages} page{'' if pages == 1 else 's'} and {_printable(folder / 'report.html')}")
+    typer.echo(f"{_counted(pages, 'page')} and {_printable(folder / 'report.html')}")
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
 
 
-@app.command(epilog="Example: detector review results")
+@app.command(
+    short_help="Serve the review pages of a run; keep decisions.",
+    epilog="Example: detector review results",
+)
 def review(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
     host: Annotated[
@@ -400,16 +428,20 @@ def review(
     settings_of(folder)
     store = Store(folder / STORE)
     if import_from is not None:
-        typer.echo(f"{len(store.add(read_decisions(import_from)))} decisions of {_printable(import_from)}")
+        added = store.add(read_decisions(import_from))
+        typer.echo(f"{_counted(len(added), 'decision')} of {_printable(import_from)}")
     if export_to is not None:
         kept = [decision for decision, _ in store.all()]
         write_decisions(export_to, kept)
-        typer.echo(f"{len(kept)} decisions in {_printable(export_to)}")
+        typer.echo(f"{_counted(len(kept), 'decision')} in {_printable(export_to)}")
         return
     _serve(folder, store, (host, port, token), blind, show_identity)
 
 
-@app.command(epilog="Example: detector send results --to pacs.example:104 --aet PACS")
+@app.command(
+    short_help="Send the DICOM objects of a run to a PACS.",
+    epilog="Example: detector send results --to pacs.example:104 --aet PACS",
+)
 def send(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result folder.", show_default=False)],
     to: Annotated[
@@ -442,7 +474,7 @@ def send(
     results = send_objects(folder, channel, tell, fresh=not resume)
     stored = sum(result.stored for result in results)
     if not quiet:
-        typer.echo(f"{stored} of {len(results)} objects are stored in {channel.name}.")
+        typer.echo(f"{stored} of {_counted(len(results), 'object')} stored in {channel.name}.")
     if stored < len(results):
         raise typer.Exit(1)
 
@@ -495,6 +527,8 @@ def _formats(text: str) -> frozenset[str]:
         from detector.export.tables import import_pyarrow
 
         import_pyarrow()
+    if not wanted:
+        raise typer.BadParameter(f"name at least one of {', '.join(FORMATS)}", param_hint="--formats")
     return frozenset(wanted)
 
 
@@ -596,7 +630,7 @@ def _run(job: Job, quiet: bool, runner: Runner | None = None) -> int:
     if summary.totals.failed:
         return 1
     if not summary.totals.analysed:
-        typer.echo("detector: no mammogram was found; skipped.csv says why for each file", err=True)
+        typer.echo(f"detector: no {_why_nothing(summary.totals, job)}", err=True)
         return 2
     return 0
 
@@ -641,8 +675,8 @@ class _Lines:
         self._last = now
         left = (now - self._start) / progress.done * (progress.due - progress.done)
         typer.echo(
-            f"{progress.done} of {progress.due} files, {progress.failed} failed, {_rate(progress, self._start)},"
-            f" about {_duration(left)} left",
+            f"{progress.done} of {_counted(progress.due, 'file')}, {progress.failed} failed,"
+            f" {_rate(progress, self._start)}, about {_duration(left)} left",
             err=True,
         )
 
@@ -686,16 +720,36 @@ def _log(progress: Progress) -> None:
         message = f": {progress.message}" if progress.message else ""
         logging.getLogger("detector").log(level, "%s %s%s", progress.status, progress.path, message)
     else:
-        logging.getLogger("detector").info("start: %d files to do", progress.due)
+        logging.getLogger("detector").info("start: %s to do", _counted(progress.due, "file"))
 
 
 def _show_summary(summary: Summary, job: Job) -> None:
     totals, out = summary.totals, _printable(job.out)
+    if totals.analysed:
+        _show_findings(totals, job)
+    elif summary.stopped:
+        typer.echo("No mammogram was analysed yet.")
+    elif totals.failed:
+        typer.echo(f"No {_why_nothing(summary.totals, job)}.")
+    if summary.unmatched:
+        typer.echo(f"No file was found for {_counted(summary.unmatched, 'path')} of --cases or --spacing-map.")
+    if summary.others:
+        typer.echo(
+            f"{out} also holds {_counted(summary.others, 'image')} of earlier runs on other paths, now in no table."
+        )
+    if summary.stopped:
+        typer.echo("Stopped before the end; the same command resumes.")
+    if totals.analysed:
+        typer.echo(NOT_A_DIAGNOSIS)
+
+
+def _show_findings(totals: Totals, job: Job) -> None:
+    out = _printable(job.out)
     typer.echo(f"{totals.analysed} analysed, {totals.failed} failed, {totals.skipped} skipped.")
     if totals.excluded:
-        typer.echo(f"{totals.excluded} of them are further images of an exposure and do not count below.")
-    images = f"{len(totals.flagged)} image{'' if len(totals.flagged) == 1 else 's'}"
-    typer.echo(f"{totals.review_clusters} of {totals.clusters} clusters flagged, on {images}.")
+        typer.echo(f"Not counted below: {_counted(totals.excluded, 'further image')} of the same exposures.")
+    clusters, images = _counted(totals.clusters, "cluster"), _counted(len(totals.flagged), "image")
+    typer.echo(f"{totals.review_clusters} of {clusters} flagged, on {images}.")
     for path in totals.flagged[:_MOST_NAMED]:
         typer.echo(f"  {path}")
     if len(totals.flagged) > _MOST_NAMED:
@@ -708,33 +762,36 @@ def _show_summary(summary: Summary, job: Job) -> None:
     typer.echo(f"Results: {', '.join(places)} in {out}")
     if totals.failed:
         typer.echo(f"What failed, and why: {out}/errors.csv")
-    if summary.unmatched:
-        typer.echo(f"{summary.unmatched} paths of --cases or --spacing-map are of no file that was found.")
-    if summary.others:
-        typer.echo(
-            f"{out} also holds {summary.others} images of earlier runs on other paths; they are in no table now."
+
+
+def _why_nothing(totals: Totals, job: Job) -> str:
+    """Return the end of a sentence, after its "no": what became of the files of a run that has analysed none."""
+    parts = [
+        f"{number} {became} ({_printable(job.out / table)} says why)"
+        for number, became, table in (
+            (totals.failed, "failed", "errors.csv"),
+            (totals.skipped, "skipped", "skipped.csv"),
         )
-    if summary.stopped:
-        typer.echo("Stopped before the end; the same command resumes.")
-    typer.echo(NOT_A_DIAGNOSIS)
+        if number
+    ]
+    return f"mammogram was {'analysed' if totals.failed else 'found'}: {', '.join(parts) or 'there are no files'}"
 
 
 def _show_estimate(estimate: Estimate, job: Job) -> None:
-    typer.echo(f"{estimate.found} files, {estimate.skipped} other things skipped.")
+    typer.echo(f"{_counted(estimate.found, 'file')}, {_counted(estimate.skipped, 'other thing')} skipped.")
     typer.echo(f"{estimate.done} done already, {estimate.due} to do.")
     typer.echo(
-        f"About {_duration(estimate.seconds)} with {job.limits.workers} workers and {estimate.megabytes:.0f} MB in"
-        f" {_printable(job.out)}, if all are mammograms of full size. Nothing was written."
+        f"About {_duration(estimate.seconds)} with {_counted(job.limits.workers, 'worker')} and"
+        f" {estimate.megabytes:.0f} MB in {_printable(job.out)}, if all are mammograms of full size."
+        " Nothing was written."
     )
 
 
 def _facts(identity: Identity) -> Iterator[tuple[str, str]]:
     yield "image", identity.image_id
     yield "size", f"{identity.rows} rows x {identity.cols} columns"
-    yield (
-        "side, view",
-        f"{identity.side or 'unknown'}, {identity.view or 'unknown'} {'|'.join(identity.view_modifiers)}",
-    )
+    view = " ".join(filter(None, (identity.view or "unknown", "|".join(identity.view_modifiers))))
+    yield "side, view", f"{identity.side or 'unknown'}, {view}"
     yield "pixel spacing", " x ".join(f"{mm:g}" for mm in identity.spacing_mm) + " mm (rows, columns)"
     yield "spacing from", identity.spacing_source
     yield "sizes", "in mm" if identity.sizes_known else "unknown: magnification without its factor"
@@ -756,6 +813,12 @@ def _write_phantom(out: Path, seed: int, recipe: Recipe) -> None:
         with open_csv(out / f"{stem}_{name}.csv", columns) as write:
             write(rows_of(image_id, table, columns))
     typer.echo(f"{_printable(out / stem)}.dcm")
+
+
+def _counted(number: int, noun: str) -> str:
+    from detector.export.files import counted
+
+    return counted(number, noun)
 
 
 def _printable(text: object) -> str:

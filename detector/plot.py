@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import ExportError, extra_missing
+from detector.export.files import counted
 from detector.export.pictures import NOT_NORMAL, NOTICE, marks
-from detector.export.pictures.legend import Pen, by_kind, counted, scale_bar, side_and_view
+from detector.export.pictures.legend import Pen, by_kind, scale_bar, side_and_view
 from detector.export.pictures.lettering import Colour
 from detector.export.pictures.scene import Plane, Scene, set_scene, unmarked_spots
 from detector.export.pictures.window import choose_window, shade

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from detector.batch import Job, run_batch
@@ -76,6 +77,15 @@ def test_the_commands_are_these_and_each_help_shows_an_example() -> None:
         assert "Example: detector" in shown.output
 
 
+def test_the_help_is_not_cut_and_explains_all() -> None:
+    assert "..." not in call("--help").output.split("Commands:")[1]
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for name, command in group.commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = """
 import sys, detector.cli
@@ -106,7 +116,7 @@ def test_phantoms_are_written_with_their_truth_and_info_reads_them(tmp_path: Pat
     }
     shown = call("info", tmp_path / "new/phantom_5_RMLO.dcm").output
     facts = dict(line.split(":", 1) for line in shown.splitlines())
-    assert facts["side, view"].strip() == "R, MLO"
+    assert facts["side, view"].lstrip() == "R, MLO"
     assert facts["pixel spacing"].strip() == "0.07 x 0.07 mm (rows, columns)"
     assert facts["quality"].strip() == "good"
     truth = (tmp_path / "new/phantom_5_RMLO_spots.csv").read_text().splitlines()
@@ -130,6 +140,8 @@ def test_wrong_usage_is_named(
             ("--formats", "csv,srt"),
             "'srt' is not offered; there are csv, json, parquet, overlay, crops, report, sr, tid1500, gsps, seg",
         ),
+        (("--formats", ""), "--formats: name at least one of csv, json"),
+        (("--formats", " ,"), "--formats: name at least one of csv, json"),
         (("--formats", "\x1b[2J"), r"'\x1b[2J' is not offered"),
         (("--settings", tmp_path / "unknown.toml"), "unknown setting cluster.links_mm"),
         (("--settings", tmp_path / "range.toml"), "cluster.link_mm = 300 is not allowed; it must be from 0.5 to 30"),
@@ -141,9 +153,17 @@ def test_wrong_usage_is_named(
         (("--spacing-mm", "nan"), "--spacing-mm"),
         (("--spacing-map", tmp_path / "map.csv"), "no column spacing_mm"),
         (("--cases", tmp_path / "map.csv"), "no column case_id"),
+        (
+            ("--spacing-map", tmp_path / "none.csv"),
+            "none.csv does not exist; give a CSV file with the columns path,spacing",
+        ),
+        (("--cases", tmp_path / "none.csv"), "none.csv does not exist; give a CSV file with the columns path,case_id"),
+        (("--cases", tmp_path), "cannot be read: Is a directory; give a CSV file"),
         (("--workers", 0), "--workers"),
         (("--log-file", tmp_path / "file/run.log"), "run.log cannot be written"),
-        (("--out", tmp_path / "file"), "file cannot be written"),
+        (("--out", tmp_path / "file"), "file is a file, not a folder; choose another --out"),
+        (("--out", tmp_path / "file/x"), "file is a file, not a folder; choose another --out"),
+        (("--out", tmp_path / "file", "--dry-run"), "file is a file, not a folder; choose another --out"),
         (("--unknown",), "--unknown"),
     ):
         said = refused(capsys, monkeypatch, "run", tmp_path / "in", "--out", tmp_path / "out", *arguments)
@@ -151,7 +171,9 @@ def test_wrong_usage_is_named(
     assert "missing" in refused(capsys, monkeypatch, "run", tmp_path / "missing", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "it cannot be opened" in refused(capsys, monkeypatch, "info", tmp_path / "missing.dcm")
-    assert "file" in refused(capsys, monkeypatch, "phantom", "--out", tmp_path / "file/x")
+    for arguments in (("phantom",), ("evaluate", "marks", tmp_path / "map.csv")):
+        said = refused(capsys, monkeypatch, *arguments, "--out", tmp_path / "file")
+        assert said == f"detector: {tmp_path / 'file'} is a file, not a folder; choose another --out"
 
 
 def test_a_missing_extra_is_named_with_its_install_line(
@@ -218,8 +240,50 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     make_images(tmp_path / "in", 2)
     shown = call("run", tmp_path / "in", "--out", tmp_path / "out", "--dry-run")
     assert shown.exit_code == 0
+    assert "2 files, 0 other things skipped." in shown.output
     assert "0 done already, 2 to do" in shown.output
     assert not (tmp_path / "out").exists()
+
+
+def test_one_is_not_said_in_the_plural(tmp_path: Path) -> None:
+    inputs, out = make_images(tmp_path / "in", 2), tmp_path / "out"
+    (inputs / ".hidden").write_text("")
+    (inputs / "1.dcm").rename(tmp_path / "1.dcm")
+    (tmp_path / "cases.csv").write_text("path,case_id\nnone.dcm,A\n")
+    shown = call("run", inputs, "--out", out, "--dry-run", "--workers", 1).output
+    assert shown.startswith("1 file, 1 other thing skipped.\n")
+    assert " with 1 worker and " in shown
+    run_here(inputs, out)
+    said = call("run", tmp_path / "1.dcm", "--out", out, "--workers", 1, "--cases", tmp_path / "cases.csv").output
+    assert "No file was found for 1 path of --cases or --spacing-map.\n" in said
+    assert "also holds 1 image of earlier runs on other paths, now in no table.\n" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ((), 2, "detector: no mammogram was found: there are no files\n"),
+        (("a.txt",), 2, "detector: no mammogram was found: 1 skipped ({out}/skipped.csv says why)\n"),
+        (
+            ("a.txt", "dangling"),
+            1,
+            "No mammogram was analysed: 1 failed ({out}/errors.csv says why),"
+            " 1 skipped ({out}/skipped.csv says why).\n",
+        ),
+    ],
+)
+def test_a_run_that_finds_nothing_says_so_in_one_sentence(
+    tmp_path: Path, files: tuple[str, ...], status: int, words: str
+) -> None:
+    inputs, out = tmp_path / "in", tmp_path / "OUT"
+    inputs.mkdir()
+    for name in files:
+        if name == "dangling":
+            (inputs / name).symlink_to(inputs / "nothing")
+        else:
+            (inputs / name).write_text("x")
+    end = call("run", inputs, "--out", out, "--workers", 1)
+    assert (end.exit_code, end.output) == (status, words.format(out=out))
 
 
 # ------------------------------------------------------------------------------------------------------------- a run

@@ -125,7 +125,7 @@ def test_a_sender_that_is_killed_sends_the_rest_when_it_runs_again(orthanc: Orth
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "stored before" in done.stdout and "10 of 10 objects are stored" in done.stdout
+    assert "stored before" in done.stdout and "10 of 10 objects stored in" in done.stdout
     assert_all_there(orthanc, results)
 
 
@@ -224,7 +224,7 @@ def test_the_command_says_what_it_did_and_what_was_wrong(
 ) -> None:
     status, out, _ = command(str(results), "--stow", orthanc.dicomweb)
     assert status == 0
-    assert len(out.splitlines()) == 11 and "10 of 10 objects are stored" in out
+    assert len(out.splitlines()) == 11 and "10 of 10 objects stored in" in out
     (results / "dicom" / "broken.dcm").write_bytes(b"no object")
     status, out, err = command(str(results), "--stow", orthanc.dicomweb, "--quiet")
     assert (status, out) == (1, "")
@@ -253,13 +253,13 @@ def test_each_object_is_told_of_by_itself(results: Path, command: Callable[..., 
     try:
         to = ("--to", f"127.0.0.1:{port}", "--aet", "PACS")
         status, out, err = command(str(results), *to)
-        assert status == 1 and "5 of 10 objects are stored" in out
+        assert status == 1 and "5 of 10 objects stored in" in out
         assert err.count("it does not take objects of this kind") == 4
         assert err.count("cad_sr.dcm: it answered with status A700") == 1
         assert len(_lines(results)) == 6
         answers[CAD_SR.sop_class] = 0
         status, out, _ = command(str(results), *to)
-        assert status == 1 and out.count("stored before") == 5 and "6 of 10 objects are stored" in out
+        assert status == 1 and out.count("stored before") == 5 and "6 of 10 objects stored in" in out
         server.require_called_aet = True
         status, _, err = command(str(results), *to[:2], "--aet", "OTHER", "--fresh")
         assert status == 2 and "rejects the association" in err

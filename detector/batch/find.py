@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from detector.errors import DetectorError
-from detector.export.files import printable
+from detector.export.files import check_folder, printable
 
 PROGRAM = "microcalcification-detector"
 MANIFEST = "manifest.json"
@@ -62,13 +62,14 @@ def find_inputs(paths: Sequence[Path], out: Path) -> list[Found]:
 
 
 def check_paths(paths: Sequence[Path], out: Path) -> None:
-    """Raise if the paths cannot be searched.
+    """Raise if the paths cannot be searched, or the results have no place.
 
     Raises
     ------
     DetectorError
-        If one does not exist, or is where the results go.
+        If a path does not exist, or is where the results go; or if these would go to a file.
     """
+    check_folder(out)
     place = out.resolve()
     for path in paths:
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises for names that are too long
@@ -172,7 +173,11 @@ def read_map(file: Path, column: str) -> dict[str, str]:
                     raise DetectorError(f"{name}, line {table.line_num}: path or {column} is empty")
                 if values.setdefault(os.path.normpath(path), value) != value:
                     raise DetectorError(f"{name}, line {table.line_num}: a second {column} for {printable(path)}")
-    except (OSError, UnicodeError, csv.Error) as error:
+    except FileNotFoundError as error:
+        raise DetectorError(f"{name} does not exist; give a CSV file with the columns path,{column}") from error
+    except OSError as error:
+        raise DetectorError(f"{name} cannot be read: {error.strerror}; give a CSV file") from error
+    except (UnicodeError, csv.Error) as error:
         raise DetectorError(f"{name} cannot be read as a CSV file in UTF-8: {printable(str(error))}") from error
     return values
 

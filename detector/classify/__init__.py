@@ -17,7 +17,7 @@ MARKER_MM, MARKER_ROUNDNESS = 1.0, 0.98
 
 MARKER_EDGE_SHARE, MARKER_CONTRAST = 0.8, 0.9
 """Least step across its border by its height, and height by the breast's grey range. Metal stops the beam: it stands
-out by the whole range, where 2 mm of calcium reach 0.6, and ends at least as sharply."""
+out by the whole range, where calcium lets a part of it through, and ends at least as sharply."""
 
 MARKER_PIXEL_MM = 0.11
 """Largest pixels that show how sharp a border is."""

@@ -12,8 +12,8 @@ ROD_ASPECT = 2.0
 """Length by width from which a form is a dash and no dot."""
 
 SMOOTH_SOLIDITY, SMOOTH_CIRCULARITY = 0.93, 0.92
-"""Solidity, and circularity by that of the ellipse of like aspect, from which a form is smooth. Of drawn round grains
-of 0.5 to 2.6 mm nine in ten keep over 0.95 and 0.97, of drawn irregular ones three in four stay under 0.95 and 0.82."""
+"""Solidity, and circularity by that of the ellipse of like aspect, from which a form is smooth: between those that
+pixels and blur leave to round grains, close to 1, and those of irregular ones."""
 
 ROD_SOLIDITY, ROD_SMOOTHNESS = 0.85, 0.85
 """Solidity and smoothness from which a long form is a rod: a slight bend costs a tenth of either."""
@@ -25,8 +25,8 @@ LINE_ASPECT, LINE_SOLIDITY = 4.0, 0.62
 """Length by width, and solidity, from which a form that is not smooth is one line, gently curved."""
 
 BRANCHED_SOLIDITY = 0.75
-"""Solidity under which a thin form has arms. Of drawn branching forms one in ten keeps more, of drawn irregular grains
-one in forty less."""
+"""Solidity under which a thin form has arms: the hull of arms holds much that is not calcium, that of a grain
+little."""
 
 HOLE_SHARE = 0.08
 """Share of the outlined area from which a lucent centre makes a rim."""

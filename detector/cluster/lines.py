@@ -21,17 +21,17 @@ WALLS_MM = (0.5, 3.5)
 
 OFF_WALL_MM, OFF_WALL_SHARE = 0.3, 0.15
 """How far calcium may lie off its wall: half the thickness of a plaque in mm, and a share of the walls' distance, so
-that about half of what is scattered evenly across a narrow vessel does not keep to its walls."""
+that what is scattered evenly across a narrow vessel does not pass for its walls."""
 
 GAP_MM = 6.0
 """Longest part of a track without calcium: plaques of 1 to 3 mm with one or two that are not seen."""
 
 DOUBLE_COVER, SINGLE_COVER = 0.45, 0.85
 """Share of its length along which a track of two walls, or of one, is calcified. Casts of ducts are as thin and may lie
-in a line: they are interrupted, but hardly ever keep to two lines side by side."""
+in a line: they are interrupted, and have no reason to keep to two lines side by side."""
 
 LEAST_PIECES, LEAST_SINGLE = 6, 4
-"""Pieces of a track of two walls, or of one: five lie on two like curves by chance."""
+"""Pieces of a track of two walls, or of one: with fewer the curve, which is bent to the pieces, fits any."""
 
 FACING_DEG, FACING_MM, LEAST_FACING = 15.0, 2.0, 3
 """Angle between pieces that face one another across the vessel and how far they may miss one another along it (less
@@ -42,15 +42,15 @@ SAME_WIDTH = 0.1
 1 mm."""
 
 BEND_MM, MOST_BENDS = 4.0, 8
-"""Length of a vessel for each degree of its polynomial, and the highest degree. Vessels that are drawn here turn anew
-every 8 mm, which takes two; higher powers swing where calcium is missing."""
+"""Length of a vessel for each degree of its polynomial, and the highest degree. A bend takes two degrees;
+higher powers swing where calcium is missing."""
 
 N_FITS = 3
-"""How often the pieces on the walls are taken anew after a fit; after three hardly any changes."""
+"""How often the pieces on the walls are taken anew after a fit: each fit moves fewer pieces than the one before."""
 
 FITTED_SHARE, BESIDE_MM = 0.7, 2.0
 """Share of the pieces between the walls and up to 2 mm beside them that must keep to the walls: the outlines of others
-have run into the tissue. Casts scatter by about a millimetre (standard deviation) across their duct."""
+have run into the tissue. Casts scatter across their duct instead."""
 
 PIECE_MM, PIECE_ASPECT = 0.8, 1.8
 """Length, and length by width, from which a spot is a piece of a wall."""

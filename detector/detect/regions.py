@@ -31,8 +31,7 @@ height with the blur of common systems."""
 FAR_CELL_MM, FAR_SIGMA = 0.29, 5.0
 """Coarsest cells and least response with which what runs over the first window is followed; on cells coarser than half
 of that a higher one. What else does so is left out: half the height of a faint blob is no more than the texture that it
-runs into (of 8,000 such candidates on real images with inserted calcifications, 12 were calcium), and no
-macrocalcification is so large for its scale."""
+runs into, and no macrocalcification is so large for its scale."""
 
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
@@ -41,8 +40,8 @@ LINE_PLACES, LINE_DIRECTIONS = 7, 12
 """Places on the shortest line, and its directions, on which faint ones are tried."""
 
 LINE_SIGMA = 2.3
-"""Least mean response along a line: noise at places 0.17 mm apart, which are nearly independent, reaches 0.4 in one
-direction and 2 in the best of twelve once in 10,000."""
+"""Least mean response along a line: noise at places 0.17 mm apart, which are nearly independent, has a standard
+deviation of 1 / sqrt(7) or 0.4 in one direction, and the best of twelve must still stand clear of it."""
 
 Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Files written whole, names that are safe on every disk, and text that is safe on every terminal."""
+"""Files written whole, names that are safe on every disk, and text for terminals, logs and pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from detector.errors import ExportError
 
 PART = ".part"
 """How the hidden temporary names of `whole_file` end; a process that is killed leaves one behind."""
@@ -70,6 +72,19 @@ def make_folder(folder: Path) -> None:
             sync_folder(folder.parent)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise if something else stands where a folder is to be, or one above it.
+
+    Raises
+    ------
+    ExportError
+        If it does; the message names it.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112 - Path.is_dir() raises for long names
+            raise ExportError(f"{printable(str(place))} is a file, not a folder; choose another --out")
+
+
 def put_file(path: Path, content: bytes) -> None:
     """Write a file as `whole_file` does, and the folders above it where they are missing."""
     make_folder(path.parent)
@@ -106,6 +121,11 @@ def printable(text: str) -> str:
     'a\\x1b[31mb'
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is due."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _escape(character: str) -> str:

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.export.files import counted
 from detector.export.pictures import marks
-from detector.export.pictures.legend import NOTICE, Pen, counted, draw_bar, scale_bar, side_and_view, suspicion_words
+from detector.export.pictures.legend import NOTICE, Pen, draw_bar, scale_bar, side_and_view, suspicion_words
 from detector.export.pictures.lettering import Font, Picture, plain
 from detector.export.pictures.scene import Plane, in_colour, set_scene
 from detector.export.pictures.window import GreyImage, choose_window, shade

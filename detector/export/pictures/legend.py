@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detector.export.files import counted
 from detector.export.pictures import marks
 from detector.export.pictures.lettering import Colour, Font, Picture, plain
 from detector.records import Clusters, Identity, Kind, Reading, Spots
@@ -149,11 +150,6 @@ def _rows(reading: Reading, shown: Spots, left_out: Spots, pen: Pen) -> list[_Ro
     if reading.quality not in ("", "good"):
         rows.append(_Row(plain(f"Limits: {reading.quality.replace('|', ', ')}", 120), small))
     return [*rows, _Row("", body, symbol="bar"), _Row(NOTICE, small)]
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it is due."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def by_kind(spots: Spots) -> str:
