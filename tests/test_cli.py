@@ -171,8 +171,8 @@ def test_wrong_usage_is_named(
     assert "missing" in refused(capsys, monkeypatch, "run", tmp_path / "missing", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert "it cannot be opened" in refused(capsys, monkeypatch, "info", tmp_path / "missing.dcm")
-    for arguments in (("phantom",), ("evaluate", "marks", tmp_path / "map.csv")):
-        said = refused(capsys, monkeypatch, *arguments, "--out", tmp_path / "file")
+    for command in (("phantom",), ("evaluate", "marks", tmp_path / "map.csv")):
+        said = refused(capsys, monkeypatch, *command, "--out", tmp_path / "file")
         assert said == f"detector: {tmp_path / 'file'} is a file, not a folder; choose another --out"
 
 
