@@ -189,11 +189,11 @@ class ClusterSettings:
         0.2, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
     )
     sensitive_core: float = _knob(
-        0.28,
+        0.1,
         "",
         (0, 1),
         "confidence from which a spot founds a cluster at `sensitive`",
-        "one in four is calcium",
+        "one in ten is calcium",
     )
     balanced_core: float = _knob(0.5, "", (0, 1), "the same at `balanced`", "more likely calcium than not")
     specific_core: float = _knob(0.7, "", (0, 1), "the same at `specific`", "twice as likely calcium as not")
