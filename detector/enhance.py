@@ -208,13 +208,12 @@ class _Cells:
         ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
         self.splits = ends[1:-1]
         centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
-        self.centres = centres
         # where each cell's grey lies between two centres; the slow equivalent is `numpy.interp`, response by response
         self.lower = np.clip(np.searchsorted(centres, self.grey, side="right") - 1, 0, max(len(centres) - 2, 0))
         self.upper = np.minimum(self.lower + 1, len(centres) - 1)
         gap = np.maximum(centres[self.upper] - centres[self.lower], TINY)
         self.share = np.clip((self.grey - centres[self.lower]) / gap, 0, 1).astype(np.float32)
-        self.weight = self.inside.astype(np.float32)
+        self.centres, self.weight = centres, self.inside.astype(np.float32)
         self.shares: dict[float, FloatImage] = {}
 
     def _inside(self, breast: BreastRegion) -> BoolImage:

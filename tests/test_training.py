@@ -1,5 +1,6 @@
 """The judge as plain arrays against scikit-learn, its neighbours against a loop, its labels against geometry."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -111,3 +112,14 @@ def test_learning_from_phantoms_ranks_calcium_first() -> None:
         np.testing.assert_array_equal(first[name], second[name])
     assert all((e.label == 1).sum() > 5 for e in examples)
     assert first["operating_points"][0] <= first["operating_points"][1] <= first["operating_points"][2]
+    # an image without a candidate teaches nothing
+    empty = dataclasses.replace(
+        examples[0],
+        features=np.empty((0, 0), np.float32),
+        place_mm=np.empty((0, 2)),
+        label=np.empty(0, np.int8),
+        area_cm2=0.0,
+    )
+    third = learn([*(names for names, _ in found), ()], [*examples, empty])
+    for name in first:
+        np.testing.assert_array_equal(first[name], third[name])

@@ -161,14 +161,20 @@ def select_features(evidence: Evidence, names: tuple[str, ...], typical: NDArray
     -------
     ndarray of float32, shape (n, len(names))
     """
-    table: Mapping[str, int] = {name: column for column, name in enumerate(evidence.names)}
     features = np.full((len(evidence.values), len(names)), MISSING, np.float32)
-    known = [column for column, name in enumerate(names) if name.removeprefix(RELATIVE) in table]
-    own = evidence.values[:, [table[names[column].removeprefix(RELATIVE)] for column in known]]
+    known, source = known_columns(evidence.names, names)
+    own = evidence.values[:, source]
     is_relative = np.array([names[column].startswith(RELATIVE) for column in known], np.bool_)
     own[:, is_relative] = relative(own[:, is_relative], typical[:, known][:, is_relative])
     features[:, known] = own
     return np.where(np.isnan(features), MISSING, features)
+
+
+def known_columns(own: tuple[str, ...], names: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Return which of `names` are made of what an image's evidence holds, and of which of its `own` columns."""
+    table: Mapping[str, int] = {name: column for column, name in enumerate(own)}
+    known = [column for column, name in enumerate(names) if name.removeprefix(RELATIVE) in table]
+    return known, [table[names[column].removeprefix(RELATIVE)] for column in known]
 
 
 def relative(values: NDArray[np.float32], typical: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -168,9 +168,10 @@ def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, det
     lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
     same = label[start[upper]] == label[start[lower]]
     upper, lower = upper[same], lower[same]
+    to_right, to_left = first[lower] > last[upper] + width, last[lower] < first[upper] + width
     # the upper left pixel of the four around a corner
-    corner = np.where(first[lower] > last[upper] + width, last[upper], first[upper] - 1)
-    touches = (first[lower] > last[upper] + width) | (last[lower] < first[upper] + width)
+    corner = np.where(to_right, last[upper], first[upper] - 1)
+    touches = to_right | to_left
     joined = ~touches
     joined[touches] = _is_bright(corner[touches], label[start[upper[touches]]] - 1, seeds, detail)
     graph = coo_array((np.ones(np.count_nonzero(joined), np.int8), (upper[joined], lower[joined])), shape=(n, n))

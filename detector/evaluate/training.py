@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 
 from detector.breast import find_breast
 from detector.classify.judge import (
-    RELATIVE,
     Trees,
     all_names,
+    known_columns,
     logistic,
     over_background,
     places_mm,
@@ -229,12 +229,13 @@ def _typical(
     """Return the mean, over the images that know them, of the median and the quartiles' distance of each column."""
     total, count = np.zeros((2, len(columns))), np.zeros(len(columns))
     for own, example in zip(names, examples, strict=True):
-        known = {name: column for column, name in enumerate(own)}
-        chosen = [i for i, name in enumerate(columns) if name.removeprefix(RELATIVE) in known]
-        found = quartiles(example.features[:, [known[columns[i].removeprefix(RELATIVE)] for i in chosen]])
-        is_known = np.isfinite(found).all(axis=0)
-        total[:, chosen] += np.where(is_known, found, 0)
-        count[chosen] += is_known
+        if not len(example.features):
+            continue
+        known, source = known_columns(own, columns)
+        found = quartiles(example.features[:, source])
+        is_finite = np.isfinite(found).all(axis=0)
+        total[:, known] += np.where(is_finite, found, 0)
+        count[known] += is_finite
     return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
@@ -320,7 +321,7 @@ def _calibrate(scores: Sequence[Floats], examples: Sequence[Example]) -> tuple[t
     from sklearn.linear_model import LogisticRegression
 
     standard = [i for i, e in enumerate(examples) if e.standard] or list(range(len(examples)))
-    background = float(np.mean([np.median(scores[i]) for i in standard]))
+    background = float(np.mean([np.median(scores[i]) for i in standard if len(scores[i])]))
     score = np.concatenate([over_background(scores[i], background) for i in standard])
     label = np.concatenate([examples[i].label for i in standard])
     known = label >= 0

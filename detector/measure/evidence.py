@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detector.measure.border import Floats
-from detector.records import BreastRegion, Detail, Evidence, Mammogram, Marks, Spots, Zone, sample_bilinear
+from detector.records import BreastRegion, Detail, Evidence, Mammogram, Marks, Spots, Where, Zone, sample_bilinear
 
 RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
 """Radii of the rings that a spot's contrast is read against, in 16 directions: strands are bright in two of them."""
@@ -15,42 +15,41 @@ N_RING_DIRECTIONS = 16
 
 def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> Evidence:
     """Return the features of each spot; those that need a scale finer than the pixels are left out."""
-    noise = detail.noise_at(marks.seeds.row_px, marks.seeds.col_px)
-    features = _context(breast, detail, marks, spots) | _own_form(detail, marks, spots)
-    features |= _responses(detail, marks) | _pixel_features(mammogram, marks) | _ring_contrasts(detail, marks, noise)
+    where = detail.where(marks.seeds.row_px, marks.seeds.col_px)
+    noise = detail.noise.at(where)
+    features = _context(breast, detail, where, noise, spots) | _own_form(marks, noise, spots)
+    features |= _responses(detail, marks, where) | _pixel_features(mammogram, marks)
+    features |= _ring_contrasts(detail, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
 
 
-def _context(breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
+def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, spots: Spots) -> dict[str, Floats]:
     """Return where the spot lies and what surrounds it."""
-    seeds = marks.seeds
-    where = detail.where(seeds.row_px, seeds.col_px)
     zones = breast.zones[breast.cells(spots.row_px, spots.col_px)]
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
     return {
         "grey": (where.grey - breast.grey_range[0]) / grey_range,
-        "noise": detail.noise.at(where) / max(float(np.median(detail.noise.sigma)), 1e-12),
+        "noise": noise / max(float(np.median(detail.noise.sigma)), 1e-12),
         "coherence": sample_bilinear(detail.coherence, where.row, where.col).astype(np.float64),
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
         "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
         "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
-        "pixel_mm": np.full(len(seeds), detail.pixel_mm),
+        "pixel_mm": np.full(len(spots), detail.pixel_mm),
     }
 
 
-def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
+def _own_form(marks: Marks, noise: Floats, spots: Spots) -> dict[str, Floats]:
     """Return height, border and form of the spot; sizes in mm by the spacing that the rooms work with."""
     seeds = marks.seeds
-    noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    height = np.maximum(marks.seeds.height, 1e-12)
+    height = np.maximum(seeds.height, 1e-12)
     return {
         "response_sigma": seeds.response_sigma,
         "scale_mm": seeds.scale_mm,
-        "snr": marks.seeds.height / noise,
+        "snr": seeds.height / noise,
         "contrast": spots.contrast,
-        "edge_share": marks.seeds.edge / height,
-        "edge_sigma": marks.seeds.edge / noise,
-        "cut": marks.seeds.cut.astype(np.float64),
+        "edge_share": seeds.edge / height,
+        "edge_sigma": seeds.edge / noise,
+        "cut": seeds.cut.astype(np.float64),
         "hole_share": spots.hole_share,
         "diameter_mm": spots.diameter_mm,
         "length_mm": spots.length_mm,
@@ -60,10 +59,9 @@ def _own_form(detail: Detail, marks: Marks, spots: Spots) -> dict[str, Floats]:
     }
 
 
-def _responses(detail: Detail, marks: Marks) -> dict[str, Floats]:
+def _responses(detail: Detail, marks: Marks, where: Where) -> dict[str, Floats]:
     """Return the response at every scale, in noise units."""
     seeds = marks.seeds
-    where = detail.where(seeds.row_px, seeds.col_px)
     responses: dict[str, Floats] = {}
     for band in detail.bands:
         level = detail.levels[band.level]

@@ -90,11 +90,10 @@ class _Space:
 
 
 def _fitting_legend(reading: Reading, shown: Spots, pen: Pen, shape: tuple[int, ...]) -> Picture:
+    left_out = unmarked_spots(reading)
     for smaller in (1.0, 0.85, 0.7, 0.55, 0.4):
         size = Pen(pen.unit_px * smaller)
-        legend = draw_legend(
-            reading, shown, unmarked_spots(reading), size, min(shape[1], max(150, round(300 * size.unit_px)))
-        )
+        legend = draw_legend(reading, shown, left_out, size, min(shape[1], max(150, round(300 * size.unit_px))))
         if legend.shape[0] <= 0.9 * shape[0]:
             break
     return legend

@@ -22,10 +22,6 @@ function nameOf(view) {
   return [view.side || "?", view.view || "view unknown"].join(" ");
 }
 
-function counted(number, noun) {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
-}
-
 function rounded(value, unit, digits = 1) {
   return value === null || value === undefined ? null : `${value.toFixed(digits)} ${unit}`;
 }

@@ -16,6 +16,10 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+function counted(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 const COLUMNS = [
   "decision_id", "time", "reviewer", "version", "case_id", "image_id", "target", "cluster_id", "row_px", "col_px",
   "radius_px", "decision", "comment", "blind",
@@ -241,7 +245,7 @@ const decisions = {
       const { rows, left } = fromCsv(text);
       this.rows = merged(this.rows, rows);
       kept.write("decisions", merged(kept.read("decisions", []), rows));
-      this.say(`${rows.length} ${rows.length === 1 ? "decision" : "decisions"} loaded${left ? `, ${left} ${left === 1 ? "line is no decision" : "lines are no decisions"}` : ""}`, Boolean(left));
+      this.say(`${counted(rows.length, "decision")} loaded${left ? `, ${left} ${left === 1 ? "line is no decision" : "lines are no decisions"}` : ""}`, Boolean(left));
     } catch (error) {
       this.say(`not loaded: ${error.message}`, true);
     }
