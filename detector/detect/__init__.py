@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from detector.detect.borders import edge_steps
+from detector.detect.borders import edge_steps, outline_steps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, coarsest_levels, grow_regions
 from detector.records import BoolImage, BreastRegion, Detail, Marks, Moments, Seeds
@@ -20,8 +21,20 @@ __all__ = ["detect_marks"]
 LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
 """Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
 
-LONG_ASPECT = 2.5
-"""Length by width from which a thin mark is a line rather than a blob."""
+LONG_ASPECT, WIDEST_LINE_MM = 2.5, 0.35
+"""Length by width from which a mark is a line rather than a blob, and the scale of its width up to which it is."""
+
+WALL_SHARE = 0.6
+"""Area by that of a disc of the same radius of gyration under which a mark is a wall around what it does not fill: of a
+ring that is twice its thickness by its radius."""
+
+STRONG_SIGMA = 5.0
+"""Response from which the outline of a fine candidate with a large region is looked at: fewer in number, and what is
+fainter is no rim or rod."""
+
+DISC_STEP = 1.3
+"""Height of a disc by the step across its outline with the blur of common systems; what is higher than that over its
+outline has a grain of noise on top or is no object of one height."""
 
 
 def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
@@ -63,20 +76,15 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
 def _measured(marks: Marks, detail: Detail) -> Seeds:
     """Return the marks' seeds with the scale that answers best to what they are, and the level for it.
 
-    That is the scale of a disc of their area; of thin lines, of a disc as wide as they are. Coarse ones that hold their
-    own centre are moved there.
+    That is the scale of a disc of their area; of lines and of the walls of rims, of a disc as wide as they are. Coarse
+    ones that hold their own centre are moved there.
     """
     n, width = len(marks.seeds), marks.labels.shape[1]
     labels = marks.labels.ravel()
     spot = labels[marks.pixels] - 1
     row, col = np.divmod(marks.pixels, width)
-    area = np.bincount(spot, minlength=n)
     moments = Moments.of(row, col, spot, n)
-    # a pixel is a square, not a point: its own second moment is a twelfth
-    large, small = (moment + 1 / 12 for moment in moments.along_axes())
-    by_width_mm = np.sqrt(2 * small) * detail.pixel_mm
-    is_line = (large >= LONG_ASPECT**2 * small) & (by_width_mm < LARGE_SCALE_MM)
-    scale_mm = np.where(is_line, by_width_mm, np.sqrt(area / (2 * np.pi)) * detail.pixel_mm)
+    scale_mm = _scales_px(np.bincount(spot, minlength=n), moments, WIDEST_LINE_MM / detail.pixel_mm) * detail.pixel_mm
     scale_mm = np.maximum(scale_mm, detail.bands[0].scale_mm)
     row, col = (np.rint(place).astype(np.int64) for place in (moments.y, moments.x))
     moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
@@ -88,14 +96,43 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
     )
 
 
-def _rank(detail: Detail, seeds: Seeds) -> NDArray[np.int32]:
-    """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
-    # the step was found along the whole border, whose independent places grow in number with the scale
-    n_places = seeds.scale_mm / detail.bands[0].scale_mm
+def _scales_px(area: NDArray[np.int64], moments: Moments, widest: float) -> NDArray[np.float64]:
+    """Return the scale of what has an area and second moments, in pixels; lines are up to `widest` such scales wide."""
+    # a pixel is a square, not a point: its own second moment is a twelfth
+    large, small = (moment + 1 / 12 for moment in moments.along_axes())
+    by_width = np.sqrt(2 * small)
+    gyration = np.sqrt(large + small)
+    is_line = (large >= LONG_ASPECT**2 * small) & (by_width < widest)
+    is_wall = area < WALL_SHARE * 2 * np.pi * gyration**2
+    # a wall's width is its area by the circle's length; as of a line, the scale is the root of a sixth of it
+    by_wall = area / (2 * np.pi * gyration * np.sqrt(6))
+    return np.where(is_line, by_width, np.where(is_wall, by_wall, np.sqrt(area / (2 * np.pi))))
+
+
+def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
+    """Return height times significance of each candidate; the significance is that of the response or of the border.
+
+    Independent places on the border grow in number with its length, so that of a rim and an arc of it, of a rod and
+    its brightest part, the whole is stronger.
+    """
+    seeds, finest_mm = regions.seeds, detail.bands[0].scale_mm
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    border = np.nan_to_num(seeds.edge / noise * np.sqrt(n_places))
-    strength = seeds.height * np.maximum(seeds.response_sigma, border)
-    order = np.lexsort((seeds.col_px, seeds.row_px, -strength))
+    border = np.nan_to_num(seeds.edge / noise * np.sqrt(seeds.scale_mm / finest_mm))
+    area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * detail.pixel_mm**2
+    asked = (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2) & (seeds.response_sigma >= STRONG_SIGMA)
+    chosen = np.flatnonzero(asked[regions.owner])
+    step, length_px = outline_steps(detail, seeds, regions.owner[chosen], regions.pixel[chosen])
+    # in lengths of the outline of the smallest disc
+    n_places = length_px * detail.pixel_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
+    border = np.maximum(border, step / noise * np.sqrt(n_places))
+    height = np.where(length_px > 0, np.minimum(seeds.height, DISC_STEP * step), seeds.height)
+    return np.asarray(height * np.maximum(seeds.response_sigma, border), np.float64)
+
+
+def _rank(detail: Detail, regions: Regions) -> NDArray[np.int32]:
+    """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
+    seeds = regions.seeds
+    order = np.lexsort((seeds.col_px, seeds.row_px, -_strength(detail, regions)))
     rank = np.empty(len(seeds), np.int32)
     rank[order] = np.arange(len(seeds), 0, -1)
     return rank
@@ -109,7 +146,7 @@ def _resolve(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Mark
     if not len(regions.seeds):
         return Marks(image, np.empty(0, np.int32), regions.seeds, detail.box)
     seeds, n, shape, canvas = regions.seeds, len(regions.seeds), image.shape, image.ravel()
-    rank = _rank(detail, seeds)
+    rank = _rank(detail, regions)
     centre = _centres(seeds, detail, shape)
     np.maximum.at(canvas, centre, rank)
     holds_stronger = np.zeros(n, np.bool_)

@@ -117,3 +117,36 @@ def _mean_over(step: Floats, ends: BoolImage) -> Floats:
     """Return the mean over the rays that reach the border, or over all where those are few."""
     counted = ends | (ends.sum(axis=1) < FEWEST_RAYS)[:, None]
     return np.asarray((step * counted).sum(axis=1) / counted.sum(axis=1), np.float64)
+
+
+def outline_steps(
+    detail: Detail, seeds: Seeds, owner: NDArray[np.int32], pixel: NDArray[np.int32]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the mean step of grey level across the outlines of seeds' pixels, whatever their form.
+
+    Parameters
+    ----------
+    detail : Detail
+    seeds : Seeds
+    owner, pixel : ndarray of int32, shape (n pixels,)
+        Rows of `seeds`, and flat indices into the finest level, not on its border.
+
+    Returns
+    -------
+    step : ndarray of float64, shape (n,)
+        In grey levels, over twice `EDGE_MM`; 0 where a seed has no pixels.
+    length : ndarray of int64, shape (n,)
+        Pixels on the outline.
+    """
+    n, image = len(seeds), detail.levels[0].image
+    grey, width = image.ravel(), image.shape[1]
+    row, col = np.divmod(pixel, width)
+    level = seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
+    on = np.flatnonzero(np.minimum.reduce([grey[pixel + step] for step in (-width, -1, 1, width)]) <= level)
+    owner, row, col = owner[on], row[on], col[on]
+    delta = max(1, round(EDGE_MM / detail.pixel_mm))
+    above, below = np.maximum(row - delta, 0), np.minimum(row + delta, len(image) - 1)
+    left, right = np.maximum(col - delta, 0), np.minimum(col + delta, width - 1)
+    step = np.hypot(image[below, col] - image[above, col], image[row, right] - image[row, left])
+    length = np.bincount(owner, minlength=n)
+    return np.bincount(owner, step, n) / np.maximum(length, 1), length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -16,9 +17,9 @@ from detector.settings import DetectSettings
 RING_SCALES = np.array([2.6, 4.5])[:, None]
 """Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob."""
 
-REACH, FAR_REACH = 9, 16
+REACH, FAR_REACH, FARTHEST_REACH = 9, 16, 36
 """Half sides of the search window in cells: most spots (the outer ring of the largest scale of a level, two cells, just
-fits); what runs over its border is followed on the next coarser level."""
+fits); what runs over its border is followed on the next coarser level, and there, if need be, 7 mm and more."""
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -27,6 +28,11 @@ the same cells, and give the same spots."""
 FAINT_FACTOR = 1.3
 """Factor of the step across the border that large candidates of faint response must have: discs keep over 0.7 of their
 height with the blur of common systems."""
+
+DOMED_SIGMA = 6.0
+DOMED_SCALE_MM = 0.8
+"""Scale over which a macrocalcification may end lower than it is high, as a dome does: the step asked for falls as the
+root of the scale, that of a lump of tissue with the scale itself."""
 
 FAR_CELL_MM, FAR_SIGMA = 0.29, 5.0
 """Coarsest cells and least response with which what runs over the first window is followed; on cells coarser than half
@@ -93,7 +99,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
         that leave their window, and without coarse ones that fade.
     """
-    parts = []
+    parts: list[Regions] = []
     for index, level in enumerate(detail.levels):
         chosen = seeds[seeds.level == index]
         if not len(chosen):
@@ -104,16 +110,25 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         near = np.flatnonzero(~chosen.cut)
         parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
         far = _is_followed(detail, level, chosen, seen)
-        if far.any() and index + 1 < len(detail.levels):
-            coarser = detail.levels[index + 1]
-            followed, inside = _grow(detail, coarser, chosen[far], FAR_REACH)
-            # the outline's level stays that of the finer level, where a thin line keeps its height
-            chosen = chosen[far].replace(cut=followed.cut)
-            # a long fine line is kept as far as it is seen; what is wide and endless is a strand
-            endless = _is_fine(detail, level) & (chosen.response_sigma >= FAR_SIGMA)
-            ends = np.flatnonzero(~chosen.cut | endless)
-            parts.append(_on_pixels(detail, coarser, *_sharp(detail, chosen[ends], inside[ends], settings)))
+        if index + 1 < len(detail.levels):
+            parts += _followed(detail, index, chosen[far], settings)
     return Regions.concatenate(parts)
+
+
+def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
+    """Yield the regions of seeds of a level that run over their window there, seen on the next coarser level."""
+    level, coarser = detail.levels[index : index + 2]
+    for reach in (FAR_REACH, FARTHEST_REACH):
+        if not len(seeds):
+            return
+        followed, inside = _grow(detail, coarser, seeds, reach)
+        # the outline's level stays that of the finer level, where a thin line keeps its height
+        seeds = seeds.replace(cut=followed.cut)
+        strong = seeds.response_sigma >= FAR_SIGMA
+        # a long fine line is kept as far as it is seen; what is wide and endless is a strand
+        kept = np.flatnonzero(~seeds.cut | (strong & (reach == FARTHEST_REACH) & _is_fine(detail, level)))
+        yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
+        seeds = seeds[seeds.cut & strong]
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -167,6 +182,8 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     # what hardly stands out must end like a disc to be one
     faint = seeds.response_sigma < settings.large_threshold_sigma
     share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)
+    domed = edge >= DOMED_SIGMA * noise
+    share *= np.where(domed, np.sqrt(np.minimum(1.0, DOMED_SCALE_MM / seeds.scale_mm)), 1.0)
     # what had a sharp border at the first look is not asked again: it keeps it in the edge
     fades = (edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)) & np.isnan(seeds.edge)
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
