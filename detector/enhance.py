@@ -208,11 +208,6 @@ class _Cells:
         ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
         self.splits = ends[1:-1]
         centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
-        # where each cell's grey lies between two centres; the slow equivalent is `numpy.interp`, response by response
-        self.lower = np.clip(np.searchsorted(centres, self.grey, side="right") - 1, 0, max(len(centres) - 2, 0))
-        self.upper = np.minimum(self.lower + 1, len(centres) - 1)
-        gap = np.maximum(centres[self.upper] - centres[self.lower], TINY)
-        self.share = np.clip((self.grey - centres[self.lower]) / gap, 0, 1).astype(np.float32)
         self.centres, self.weight = centres, self.inside.astype(np.float32)
         self.shares: dict[float, FloatImage] = {}
 
@@ -253,7 +248,7 @@ class _Cells:
         parts = np.split(values[self.order], self.splits)
         medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
         floor = max(1e-3 * float(np.median(medians)), TINY)
-        typical = np.maximum(medians[self.lower] + self.share * (medians[self.upper] - medians[self.lower]), floor)
+        typical = np.maximum(np.interp(self.grey, self.centres, medians), floor).astype(np.float32)
 
         sigma = window_px / self.step_px
         if sigma not in self.shares:

@@ -29,10 +29,10 @@ FAINT_FACTOR = 1.3
 """Factor of the step across the border that large candidates of faint response must have: discs keep over 0.7 of their
 height with the blur of common systems."""
 
-DOMED_SIGMA = 6.0
-DOMED_SCALE_MM = 0.8
-"""Scale over which a macrocalcification may end lower than it is high, as a dome does: the step asked for falls as the
-root of the scale, that of a lump of tissue with the scale itself."""
+DOMED_SCALE_MM, DOMED_SIGMA = 0.8, 6.0
+"""Scale over which a macrocalcification may end lower than it is high, as a dome does, and the step in noise units that
+it must have then, twice that of others: the share of the height that is asked for falls as the root of the scale, that
+of a lump of tissue with the scale itself."""
 
 FAR_CELL_MM, FAR_SIGMA = 0.29, 5.0
 """Coarsest cells and least response with which what runs over the first window is followed; on cells coarser than half
@@ -110,7 +110,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         near = np.flatnonzero(~chosen.cut)
         parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
         far = _is_followed(detail, level, chosen, seen)
-        if index + 1 < len(detail.levels):
+        if far.any() and index + 1 < len(detail.levels):
             parts += _followed(detail, index, chosen[far], settings)
     return Regions.concatenate(parts)
 
@@ -118,17 +118,20 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
 def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
     """Yield the regions of seeds of a level that run over their window there, seen on the next coarser level."""
     level, coarser = detail.levels[index : index + 2]
-    for reach in (FAR_REACH, FARTHEST_REACH):
-        if not len(seeds):
-            return
-        followed, inside = _grow(detail, coarser, seeds, reach)
-        # the outline's level stays that of the finer level, where a thin line keeps its height
-        seeds = seeds.replace(cut=followed.cut)
-        strong = seeds.response_sigma >= FAR_SIGMA
-        # a long fine line is kept as far as it is seen; what is wide and endless is a strand
-        kept = np.flatnonzero(~seeds.cut | (strong & (reach == FARTHEST_REACH) & _is_fine(detail, level)))
-        yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
-        seeds = seeds[seeds.cut & strong]
+    # the outline's level stays that of the finer level, where a thin line keeps its height
+    followed, inside = _grow(detail, coarser, seeds, FAR_REACH)
+    strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
+    seeds = seeds.replace(cut=followed.cut)
+    farther = np.flatnonzero(strong)
+    if len(farther):
+        followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
+        whole = np.flatnonzero(~followed.cut)
+        found = seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_))
+        yield _on_pixels(detail, coarser, *_sharp(detail, found, inside_farther[whole], settings))
+        strong[farther[whole]] = False
+    # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
+    kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
+    yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -182,8 +185,8 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     # what hardly stands out must end like a disc to be one
     faint = seeds.response_sigma < settings.large_threshold_sigma
     share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)
-    domed = edge >= DOMED_SIGMA * noise
-    share *= np.where(domed, np.sqrt(np.minimum(1.0, DOMED_SCALE_MM / seeds.scale_mm)), 1.0)
+    may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= DOMED_SIGMA * noise)
+    share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
     # what had a sharp border at the first look is not asked again: it keeps it in the edge
     fades = (edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)) & np.isnan(seeds.edge)
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
