@@ -42,6 +42,10 @@ runs into, and no macrocalcification is so large for its scale."""
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
 
+MOST_WIDTH = 10.0
+"""Greatest area by length of what is followed, in scales: three to four for lines, five for discs, eight for rims; more
+has run into the tissue."""
+
 LINE_PLACES, LINE_DIRECTIONS = 7, 12
 """Places on the shortest line, and its directions, on which faint ones are tried."""
 
@@ -120,18 +124,27 @@ def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings
     level, coarser = detail.levels[index : index + 2]
     # the outline's level stays that of the finer level, where a thin line keeps its height
     followed, inside = _grow(detail, coarser, seeds, FAR_REACH)
-    strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
     seeds = seeds.replace(cut=followed.cut)
-    farther = np.flatnonzero(strong)
+    endless = seeds.cut & (seeds.response_sigma >= FAR_SIGMA)
+    farther = np.flatnonzero(endless)
     if len(farther):
-        followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
-        whole = np.flatnonzero(~followed.cut)
-        found = seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_))
-        yield _on_pixels(detail, coarser, *_sharp(detail, found, inside_farther[whole], settings))
-        strong[farther[whole]] = False
+        followed, whole = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
+        ends = np.flatnonzero(~followed.cut & _is_narrow(detail, coarser, followed, whole))
+        found = seeds[farther[ends]].replace(cut=np.zeros(len(ends), np.bool_))
+        yield _on_pixels(detail, coarser, *_sharp(detail, found, whole[ends], settings))
+        endless[farther[ends]] = False
     # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
-    kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
+    kept = np.flatnonzero(
+        (~seeds.cut | (endless & _is_fine(detail, level))) & _is_narrow(detail, coarser, seeds, inside)
+    )
     yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
+
+
+def _is_narrow(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) -> BoolImage:
+    """Return which cells, for their length, are no wider than a line, a rod or a wall of their scale can be."""
+    length = np.maximum(inside.any(axis=1).sum(axis=1), inside.any(axis=2).sum(axis=1))
+    scale = seeds.scale_mm / (level.step_px * detail.pixel_mm)
+    return np.asarray(inside.sum(axis=(1, 2)) <= MOST_WIDTH * scale * length, np.bool_)
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
