@@ -42,6 +42,8 @@ runs into, and no macrocalcification is so large for its scale."""
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
 
+UPPER_SHARE = 0.8
+
 MOST_WIDTH = 10.0
 """Greatest area by length of what is followed, in scales: three to four for lines, five for discs, eight for rims; more
 has run into the tissue."""
@@ -126,17 +128,20 @@ def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings
     followed, inside = _grow(detail, coarser, seeds, FAR_REACH)
     seeds = seeds.replace(cut=followed.cut)
     endless = seeds.cut & (seeds.response_sigma >= FAR_SIGMA)
-    farther = np.flatnonzero(endless)
-    if len(farther):
-        followed, whole = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
-        ends = np.flatnonzero(~followed.cut & _is_narrow(detail, coarser, followed, whole))
-        found = seeds[farther[ends]].replace(cut=np.zeros(len(ends), np.bool_))
-        yield _on_pixels(detail, coarser, *_sharp(detail, found, whole[ends], settings))
-        endless[farther[ends]] = False
-    # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
-    kept = np.flatnonzero(
-        (~seeds.cut | (endless & _is_fine(detail, level))) & _is_narrow(detail, coarser, seeds, inside)
-    )
+    for reach, share in ((FARTHEST_REACH, 0.5), (FAR_REACH, UPPER_SHARE)):
+        rows = np.flatnonzero(endless)
+        if not len(rows):
+            break
+        followed, farther = _grow(detail, coarser, seeds[rows], reach, share)
+        ends = np.flatnonzero(~followed.cut & _is_narrow(detail, coarser, followed, farther))
+        found = seeds[rows[ends]]
+        threshold = found.threshold + (share - 0.5) * found.height
+        found = found.replace(cut=np.zeros(len(ends), np.bool_), threshold=threshold)
+        yield _on_pixels(detail, coarser, *_sharp(detail, found, farther[ends], settings))
+        endless[rows[ends]] = False
+        # what is wide and endless is a strand; a long fine line is looked at higher up, or kept as far as it was seen
+        endless &= _is_fine(detail, level)
+    kept = np.flatnonzero((~seeds.cut | endless) & _is_narrow(detail, coarser, seeds, inside))
     yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
 
 
@@ -234,7 +239,7 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int, share: float = 0.5) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs."""
     windows = _Windows.around(level, seeds, reach)
     tophat = windows.cut_from(level.tophat)
@@ -247,7 +252,7 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     base = median_of_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0)).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = _peak_levels(detail, seeds) - here
-    half = 0.5 * (base + peak)
+    half = base + share * (peak - base)
     inside = _connected(tophat > _rounded_down(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
