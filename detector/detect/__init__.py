@@ -32,9 +32,6 @@ STRONG_SIGMA = 5.0
 """Response from which the outline of a fine candidate with a large region is looked at: fewer in number, and what is
 fainter is no rim or rod."""
 
-ROD_MM = 0.45
-"""Width from which what is long may be a rod: these are half a millimetre and more across (BI-RADS 5th edition)."""
-
 DISC_STEP = 1.3
 """Height of a disc by the step across its outline with the blur of common systems; what is higher than that over its
 outline has a grain of noise on top or is no object of one height."""
@@ -121,34 +118,15 @@ def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
     seeds, finest_mm = regions.seeds, detail.bands[0].scale_mm
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
     border = np.nan_to_num(seeds.edge / noise * np.sqrt(seeds.scale_mm / finest_mm))
-    strength = seeds.height * np.maximum(seeds.response_sigma, border)
-    rows, step, length_mm = _wholes(detail, regions)
-    # in lengths of the outline of the smallest disc
-    n_places = length_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
-    border = np.maximum(border[rows], step / noise[rows] * np.sqrt(n_places))
-    height = np.minimum(seeds.height[rows], DISC_STEP * step)
-    strength[rows] = height * np.maximum(seeds.response_sigma[rows], border)
-    return np.asarray(strength, np.float64)
-
-
-def _wholes(detail: Detail, regions: Regions) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the strong candidates with large regions that are no thin lines: row, step across the outline, its length.
-
-    A thin line may be a wall of a vessel or a strand, which joins what lies on it.
-    """
-    seeds, pixel_mm = regions.seeds, detail.pixel_mm
-    area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * pixel_mm**2
+    area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * detail.pixel_mm**2
     asked = (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2) & (seeds.response_sigma >= STRONG_SIGMA)
-    rows = np.flatnonzero(asked)
     chosen = np.flatnonzero(asked[regions.owner])
-    owner, pixel = np.searchsorted(rows, regions.owner[chosen]), regions.pixel[chosen]
-    step, length_px = outline_steps(detail, seeds[rows], owner, pixel)
-    row, col = np.divmod(pixel, detail.levels[0].image.shape[1])
-    large, small = Moments.of(row, col, owner, len(rows)).along_axes()
-    # the width of a line is its area by half of its outline
-    width_mm = 2 * area_mm2[rows] / np.maximum(length_px * pixel_mm, pixel_mm)
-    kept = np.flatnonzero((large < LONG_ASPECT**2 * small) | (width_mm >= ROD_MM))
-    return rows[kept], step[kept], np.asarray(length_px[kept] * pixel_mm, np.float64)
+    step, length_px = outline_steps(detail, seeds, regions.owner[chosen], regions.pixel[chosen])
+    # in lengths of the outline of the smallest disc
+    n_places = length_px * detail.pixel_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
+    border = np.maximum(border, step / noise * np.sqrt(n_places))
+    height = np.where(length_px > 0, np.minimum(seeds.height, DISC_STEP * step), seeds.height)
+    return np.asarray(height * np.maximum(seeds.response_sigma, border), np.float64)
 
 
 def _rank(detail: Detail, regions: Regions) -> NDArray[np.int32]:

@@ -120,7 +120,7 @@ def _mean_over(step: Floats, ends: BoolImage) -> Floats:
 
 
 def outline_steps(
-    detail: Detail, seeds: Seeds, owner: NDArray[np.integer], pixel: NDArray[np.integer]
+    detail: Detail, seeds: Seeds, owner: NDArray[np.int32], pixel: NDArray[np.int32]
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Return the mean step of grey level across the outlines of seeds' pixels, whatever their form.
 
@@ -128,13 +128,13 @@ def outline_steps(
     ----------
     detail : Detail
     seeds : Seeds
-    owner, pixel : ndarray of int, shape (n pixels,)
-        Rows of `seeds`, each of which has some, and flat indices into the finest level, not on its border.
+    owner, pixel : ndarray of int32, shape (n pixels,)
+        Rows of `seeds`, and flat indices into the finest level, not on its border.
 
     Returns
     -------
     step : ndarray of float64, shape (n,)
-        In grey levels, over twice `EDGE_MM`.
+        In grey levels, over twice `EDGE_MM`; 0 where a seed has no pixels.
     length : ndarray of int64, shape (n,)
         Pixels on the outline.
     """

@@ -23,9 +23,6 @@ MOST_OUTSIDE = 5
 
 Floats = NDArray[np.float64]
 
-BORDER_MM = 0.5
-"""Distance from the border of the image within which nothing is looked for: half of the surroundings is missing."""
-
 HIDING_SCALE_MM = 0.8
 """Scale over which spots raise the noise that they are measured by: they fill a tenth of its window."""
 
@@ -52,7 +49,6 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     seeds = seeds[~_is_corner(seeds, detail.pixel_mm, breast, settings)]
-    seeds = seeds[_is_inside(seeds, detail)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
@@ -90,15 +86,6 @@ def _is_corner(seeds: Seeds, pixel_mm: float, breast: BreastRegion, settings: De
     outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
     corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
     return corner
-
-
-def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
-    """Return which peaks keep off the border of the breast's box, beyond which there is no image or no breast."""
-    box, away_px = detail.box, BORDER_MM / detail.pixel_mm
-    row, col = seeds.row_px - box.row_start, seeds.col_px - box.col_start
-    rows, cols = box.shape
-    nearest = np.minimum.reduce([row, rows - 1 - row, col, cols - 1 - col])
-    return np.asarray(nearest >= away_px, np.bool_)
 
 
 def _tree(places: Floats) -> cKDTree:

@@ -42,12 +42,6 @@ runs into, and no macrocalcification is so large for its scale."""
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
 
-UPPER_SHARE = 0.8
-
-MOST_WIDTH = 10.0
-"""Greatest area by length of what is followed, in scales: three to four for lines, five for discs, eight for rims; more
-has run into the tissue."""
-
 LINE_PLACES, LINE_DIRECTIONS = 7, 12
 """Places on the shortest line, and its directions, on which faint ones are tried."""
 
@@ -126,30 +120,18 @@ def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings
     level, coarser = detail.levels[index : index + 2]
     # the outline's level stays that of the finer level, where a thin line keeps its height
     followed, inside = _grow(detail, coarser, seeds, FAR_REACH)
+    strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
     seeds = seeds.replace(cut=followed.cut)
-    endless = seeds.cut & (seeds.response_sigma >= FAR_SIGMA)
-    for reach, share in ((FARTHEST_REACH, 0.5), (FAR_REACH, UPPER_SHARE)):
-        rows = np.flatnonzero(endless)
-        if not len(rows):
-            break
-        followed, farther = _grow(detail, coarser, seeds[rows], reach, share)
-        ends = np.flatnonzero(~followed.cut & _is_narrow(detail, coarser, followed, farther))
-        found = seeds[rows[ends]]
-        threshold = found.threshold + (share - 0.5) * found.height
-        found = found.replace(cut=np.zeros(len(ends), np.bool_), threshold=threshold)
-        yield _on_pixels(detail, coarser, *_sharp(detail, found, farther[ends], settings))
-        endless[rows[ends]] = False
-        # what is wide and endless is a strand; a long fine line is looked at higher up, or kept as far as it was seen
-        endless &= _is_fine(detail, level)
-    kept = np.flatnonzero((~seeds.cut | endless) & _is_narrow(detail, coarser, seeds, inside))
+    farther = np.flatnonzero(strong)
+    if len(farther):
+        followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
+        whole = np.flatnonzero(~followed.cut)
+        found = seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_))
+        yield _on_pixels(detail, coarser, *_sharp(detail, found, inside_farther[whole], settings))
+        strong[farther[whole]] = False
+    # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
+    kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
     yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
-
-
-def _is_narrow(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) -> BoolImage:
-    """Return which cells, for their length, are no wider than a line, a rod or a wall of their scale can be."""
-    length = np.maximum(inside.any(axis=1).sum(axis=1), inside.any(axis=2).sum(axis=1))
-    scale = seeds.scale_mm / (level.step_px * detail.pixel_mm)
-    return np.asarray(inside.sum(axis=(1, 2)) <= MOST_WIDTH * scale * length, np.bool_)
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -239,7 +221,7 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int, share: float = 0.5) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs."""
     windows = _Windows.around(level, seeds, reach)
     tophat = windows.cut_from(level.tophat)
@@ -252,7 +234,7 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int, share: float =
     base = median_of_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0)).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = _peak_levels(detail, seeds) - here
-    half = base + share * (peak - base)
+    half = 0.5 * (base + peak)
     inside = _connected(tophat > _rounded_down(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
