@@ -105,9 +105,16 @@ BENIGN = {
     "popcorn": Group(Morphology.COARSE, 2, 30.0, DIFFUSE),
     "rim": Group(Morphology.RIM, 3, 30.0, DIFFUSE, size_mm=(1.5, 4.0)),
 }
+FOUND = {"round": 0.9, "rods": 0.75, "popcorn": 0.75, "rim": 0.75}
+"""Least share that is found at all, over the seeds of one run."""
+
 LEAST = {"round": (0.95, 0.95, 0.95), "rods": (0.75, 0.75, 0.6), "popcorn": (0.95, 0.95, 0.95), "rim": (0.95, 0.9, 0.9)}
-"""Least shares that are found, called macro, and measured within 15 % or a pixel, over the seeds of one run: rods touch
-one another, and their thin ends are lower than half of their height."""
+"""Least shares that are found, called macro, and measured within 15 % or a pixel: rods touch one another, and their
+thin ends are lower than half of their height."""
+
+RUNS = pytest.mark.parametrize(
+    "chosen", [range(1, 4), pytest.param(range(4, 13), marks=pytest.mark.long)], ids=["", "more"]
+)
 
 
 @pytest.mark.parametrize("name", BENIGN)
@@ -117,16 +124,32 @@ def test_macrocalcifications_of_benign_form_are_never_flagged(name: str, seed: i
     assert not reading.clusters.review.any(), list(reading.clusters.reasons)
 
 
+def found_and_allowed(recipe: Recipe, seed: int) -> tuple[Spots, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the spot at each macrocalcification, where there is any, and where its diameter is near enough."""
+    _, truth = phantom(seed, recipe)
+    found, there = near(reading_of(seed, recipe), truth)
+    error_mm = np.abs(found.diameter_mm - truth.spots.diameter_mm)
+    return found, there, error_mm <= np.maximum(0.15 * truth.spots.diameter_mm, SMALL.spacing_mm)
+
+
 @pytest.mark.parametrize("name", BENIGN)
-@pytest.mark.parametrize("chosen", [range(1, 4), pytest.param(range(4, 13), marks=pytest.mark.long)], ids=["", "more"])
+@RUNS
 def test_macrocalcifications_are_found_and_called_so(name: str, chosen: range) -> None:
-    recipe = small(BENIGN[name])
+    n_true = n_found = 0
+    for seed in chosen:
+        found, there, sized = found_and_allowed(small(BENIGN[name]), seed)
+        n_true, n_found = n_true + len(there), n_found + int(there.sum())
+        assert (found.kind[there] == Kind.MACRO).all(), found[there].words("kind")
+        assert sized[there].all(), found.diameter_mm[there & ~sized]
+    assert n_found >= FOUND[name] * n_true, f"{n_found} of {n_true}"
+
+
+@pytest.mark.parametrize("name", BENIGN)
+@RUNS
+def test_most_macrocalcifications_are_found_called_so_and_measured(name: str, chosen: range) -> None:
     held = []
     for seed in chosen:
-        _, truth = phantom(seed, recipe)
-        found, there = near(reading_of(seed, recipe), truth)
-        error_mm = np.abs(found.diameter_mm - truth.spots.diameter_mm)
-        sized = error_mm <= np.maximum(0.15 * truth.spots.diameter_mm, SMALL.spacing_mm)
+        found, there, sized = found_and_allowed(small(BENIGN[name]), seed)
         held.append(np.stack([there, there & (found.kind == Kind.MACRO), there & sized]))
     shares = np.concatenate(held, axis=1).mean(axis=1)
     assert (shares >= LEAST[name]).all(), f"found, called macro, sized: {shares.round(2)}, wanted {LEAST[name]}"

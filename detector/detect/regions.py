@@ -126,7 +126,7 @@ def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings
     if len(farther):
         followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
         whole = np.flatnonzero(~followed.cut)
-        found = seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_))
+        found = seeds[farther[whole]].replace(cut=followed.cut[whole])
         yield _on_pixels(detail, coarser, *_sharp(detail, found, inside_farther[whole], settings))
         strong[farther[whole]] = False
     # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
