@@ -323,6 +323,19 @@ def test_the_ruler_measures_in_mm(browser: Any, results: Path) -> None:
         assert page.locator("text.ruler").count() == 0
 
 
+def test_the_keys_are_shown_and_left_from_the_keyboard(browser: Any, results: Path) -> None:
+    with opened(browser, page_of(results, "case 10")) as watched:
+        page = watched.page
+        watched.settled()
+        # a browser that loads the page while its reader types says so of what wants the focus by itself
+        assert page.locator("[autofocus]").count() == 0
+        watched.press("?")
+        assert page.evaluate("document.activeElement.textContent") == "Close"
+        watched.press("Enter")
+        assert not page.evaluate("byId('keys').open")
+        assert not watched.said
+
+
 def test_blind_mode_hides_findings_until_an_opinion_is_recorded_and_keeps_both(browser: Any, results: Path) -> None:
     with opened(browser, (results / "report.html").as_uri()) as watched:
         page = watched.page
