@@ -29,8 +29,12 @@ WALL_SHARE = 0.6
 ring that is twice its thickness by its radius."""
 
 STRONG_SIGMA = 5.0
-"""Response from which the outline of a fine candidate with a large region is looked at: fewer in number, and what is
-fainter is no rim or rod."""
+"""Response from which a long outline makes a candidate stronger: what is fainter is no rim or rod, but may be a group
+of specks seen as one."""
+
+OUTGROWN = 1.5
+"""Area at the second look by that at the first from which a mark has run into something: outlines of one object differ
+by less."""
 
 DISC_STEP = 1.3
 """Height of a disc by the step across its outline with the blur of common systems; what is higher than that over its
@@ -64,13 +68,37 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     canvas = np.zeros(shape, np.int32)
     marks = _resolve(grow_regions(detail, find_peaks(detail, breast, settings), settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
-    seeds = _measured(marks, detail)
+    first = Regions(_measured(marks, detail), canvas.ravel()[marks.pixels] - 1, marks.pixels)
+    regions = grow_regions(detail, first.seeds, settings)
     canvas.ravel()[marks.pixels] = 0
-    marks = _resolve(grow_regions(detail, seeds, settings), detail, canvas)
+    regions = Regions.concatenate([regions, _still_there(first, regions, canvas, detail, settings)])
+    marks = _resolve(regions, detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
+
+
+def _still_there(
+    first: Regions, second: Regions, canvas: NDArray[np.int32], detail: Detail, settings: DetectSettings
+) -> Regions:
+    """Return the coarse regions of the first time that the second has lost, or that have grown into others there.
+
+    What was seen whole once is kept: on coarser cells a disc may run into tissue that it is clear of on finer ones. The
+    canvas is empty, and left so.
+    """
+    area = np.bincount(first.owner, minlength=len(first.seeds))
+    canvas.ravel()[second.pixel] = np.bincount(second.owner)[second.owner]
+    area_then = np.bincount(first.owner, canvas.ravel()[first.pixel], len(area)) / np.maximum(area, 1)
+    canvas.ravel()[second.pixel] = 0
+    kept = (area_then == 0) | (area_then > OUTGROWN * area)
+    kept &= first.seeds.scale_mm >= settings.coarse_scale_mm
+    seeds = first.seeds[kept]
+    row = np.cumsum(kept, dtype=np.int32) - 1
+    chosen = kept[first.owner]
+    return Regions(
+        seeds.replace(edge=edge_steps(detail, seeds, bounded=True)), row[first.owner[chosen]], first.pixel[chosen]
+    )
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
@@ -88,9 +116,12 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
     scale_mm = np.maximum(scale_mm, detail.bands[0].scale_mm)
     row, col = (np.rint(place).astype(np.int64) for place in (moments.y, moments.x))
     moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
+    row_px = np.where(moved, row + marks.box.row_start, marks.seeds.row_px)
+    col_px = np.where(moved, col + marks.box.col_start, marks.seeds.col_px)
     return marks.seeds.replace(
-        row_px=np.where(moved, row + marks.box.row_start, marks.seeds.row_px),
-        col_px=np.where(moved, col + marks.box.col_start, marks.seeds.col_px),
+        row_px=row_px,
+        col_px=col_px,
+        threshold=marks.seeds.level_at(np.arange(n), row_px, col_px),
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
     )
@@ -119,12 +150,13 @@ def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
     border = np.nan_to_num(seeds.edge / noise * np.sqrt(seeds.scale_mm / finest_mm))
     area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * detail.pixel_mm**2
-    asked = (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2) & (seeds.response_sigma >= STRONG_SIGMA)
+    is_strong = seeds.response_sigma >= STRONG_SIGMA
+    asked = (is_strong | (seeds.scale_mm >= LARGE_SCALE_MM)) & (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2)
     chosen = np.flatnonzero(asked[regions.owner])
     step, length_px = outline_steps(detail, seeds, regions.owner[chosen], regions.pixel[chosen])
     # in lengths of the outline of the smallest disc
     n_places = length_px * detail.pixel_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
-    border = np.maximum(border, step / noise * np.sqrt(n_places))
+    border = np.maximum(border, is_strong * step / noise * np.sqrt(n_places))
     height = np.where(length_px > 0, np.minimum(seeds.height, DISC_STEP * step), seeds.height)
     return np.asarray(height * np.maximum(seeds.response_sigma, border), np.float64)
 

@@ -65,7 +65,8 @@ def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -
     if not fine or fine[-1].step_px >= level.step_px:
         return border_px
     reach_px = 0.5 * seeds.scale_mm[:, None] / detail.pixel_mm
-    n_places = 2 * round(float(seeds.scale_mm.max()) / EDGE_MM) + 1
+    # a level shows scales from one to two of its cells
+    n_places = 2 * round(2 * level.step_px * detail.pixel_mm / EDGE_MM) + 1
     away = border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None]
     away = np.maximum(away, 0)
     row, col = (place[:, None] + away * way for place, way in ((seeds.row_px, SINE), (seeds.col_px, COSINE)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.regions import coarsest_levels
+from detector.detect.regions import border_px, coarsest_levels
 from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
@@ -47,6 +47,7 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
+    seeds = seeds[_is_inside(seeds, detail)]
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     seeds = seeds[~_is_corner(seeds, detail.pixel_mm, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
@@ -86,6 +87,15 @@ def _is_corner(seeds: Seeds, pixel_mm: float, breast: BreastRegion, settings: De
     outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
     corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
     return corner
+
+
+def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
+    """Return which peaks keep off the border of the breast's box, beyond which there is no image or no breast."""
+    box = detail.box
+    row, col = seeds.row_px - box.row_start, seeds.col_px - box.col_start
+    rows, cols = box.shape
+    nearest = np.minimum.reduce([row, rows - 1 - row, col, cols - 1 - col])
+    return np.asarray(nearest >= border_px(detail), np.bool_)
 
 
 def _tree(places: Floats) -> cKDTree:

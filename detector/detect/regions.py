@@ -25,19 +25,22 @@ FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
 the same cells, and give the same spots."""
 
-FAINT_FACTOR = 1.3
-"""Factor of the step across the border that large candidates of faint response must have: discs keep over 0.7 of their
-height with the blur of common systems."""
+CLEAR_SIGMA, FAINT_SIGMA = 6.0, 2.0
+"""Step across the border, in noise units, that coarse candidates must have which do not look like a disc in even
+surroundings: twice that of others. They are those that respond less than the latter, those beside tissue, and domes."""
 
-DOMED_SCALE_MM, DOMED_SIGMA = 0.8, 6.0
-"""Scale over which a macrocalcification may end lower than it is high, as a dome does, and the step in noise units that
-it must have then, twice that of others: the share of the height that is asked for falls as the root of the scale, that
-of a lump of tissue with the scale itself."""
+DOMED_SCALE_MM = 0.8
+"""Scale over which a macrocalcification may end lower than it is high, as a dome does: the share of the height that is
+asked for falls as the root of the scale, that of a lump of tissue with the scale itself."""
 
 FAR_CELL_MM, FAR_SIGMA = 0.29, 5.0
 """Coarsest cells and least response with which what runs over the first window is followed; on cells coarser than half
 of that a higher one. What else does so is left out: half the height of a faint blob is no more than the texture that it
 runs into, and no macrocalcification is so large for its scale."""
+
+BORDER_MM = 1.0
+"""Distance from the border of the image within which nothing is looked for, as along a film's edge: half of the
+surroundings is missing there, and films end in a bright rim."""
 
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""
@@ -77,6 +80,11 @@ class Regions:
         )
 
 
+def border_px(detail: Detail) -> int:
+    """Return how many pixels at the border of the breast's box, beyond which nothing is known, are left out."""
+    return max(1, round(BORDER_MM / detail.pixel_mm))
+
+
 def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
     """Return, size by size, the coarsest level of cells up to it or to `FINEST_CELL_MM`; the finest where none is."""
     cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
@@ -97,7 +105,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     -------
     Regions
         Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
-        that leave their window, and without coarse ones that fade.
+        that leave their window, and without coarse ones that fade. A coarse one may come twice, with two outlines.
     """
     parts: list[Regions] = []
     for index, level in enumerate(detail.levels):
@@ -109,10 +117,26 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         chosen, inside = _grow(detail, level, chosen, REACH)
         near = np.flatnonzero(~chosen.cut)
         parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
+        parts.append(_beside_tissue(detail, level, chosen, settings))
         far = _is_followed(detail, level, chosen, seen)
         if far.any() and index + 1 < len(detail.levels):
             parts += _followed(detail, index, chosen[far], settings)
     return Regions.concatenate(parts)
+
+
+def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectSettings) -> Regions:
+    """Return the regions of coarse seeds that run over their window, over the tissue that they lie beside.
+
+    Half of the height over the middle of the surroundings is less than bright tissue on one side: the outline of a disc
+    there runs into it. Half of the height over the brighter quarter is not, and a sharp border lies at any height.
+    """
+    seeds = seeds[seeds.cut & (seeds.scale_mm >= settings.coarse_scale_mm)]
+    if not len(seeds):
+        return Regions.concatenate([])
+    seeds, inside = _grow(detail, level, seeds, REACH, over_brighter=True)
+    is_clear = seeds.height >= CLEAR_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
+    whole = np.flatnonzero(is_clear & ~seeds.cut)
+    return _on_pixels(detail, level, *_sharp(detail, seeds[whole], inside[whole], settings))
 
 
 def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
@@ -178,17 +202,18 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
 
 def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSettings) -> tuple[Seeds, BoolImage]:
     """Return the seeds, with their cells, that are fine or end sharply: calcium ends within the system's blur."""
-    coarse = np.flatnonzero(seeds.scale_mm >= settings.coarse_scale_mm)
-    edge = np.full(len(seeds), np.nan)
-    edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    # what hardly stands out must end like a disc to be one
-    faint = seeds.response_sigma < settings.large_threshold_sigma
-    share = settings.edge_share * np.where(faint, FAINT_FACTOR, 1.0)
-    may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= DOMED_SIGMA * noise)
+    least = np.where(seeds.response_sigma < FAINT_SIGMA, CLEAR_SIGMA, settings.edge_sigma) * noise
+    is_new = np.isnan(seeds.edge)
+    edge = np.where(seeds.scale_mm >= settings.coarse_scale_mm, 0.0, np.nan)
+    # a step counts no more than the height: what is lower than the least step need not be looked at
+    coarse = np.flatnonzero((edge == 0) & ((seeds.height >= least) | ~is_new))
+    edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
+    share = np.full(len(seeds), settings.edge_share)
+    may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= CLEAR_SIGMA * noise)
     share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
     # what had a sharp border at the first look is not asked again: it keeps it in the edge
-    fades = (edge < np.maximum(share * seeds.height, settings.edge_sigma * noise)) & np.isnan(seeds.edge)
+    fades = (edge < np.maximum(share * seeds.height, least)) & is_new
     kept = np.flatnonzero((seeds.height > 0) & ~fades)
     return seeds.replace(edge=edge)[kept], inside[kept]
 
@@ -212,6 +237,9 @@ class _Windows:
         left = np.clip(col - side // 2, 0, level.image.shape[1] - side)
         return cls(side, top, left, row - top, col - left)
 
+    def __getitem__(self, rows: BoolImage) -> _Windows:
+        return _Windows(self.side, self.top[rows], self.left[rows], self.row[rows], self.col[rows])
+
     def cut_from(self, image: FloatImage) -> FloatImage:
         """Return the windows of an image, shape (n, side, side)."""
         return np.asarray(sliding_window_view(image, (self.side, self.side))[self.top, self.left], np.float32)
@@ -221,8 +249,13 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
-    """Return the seeds with what the window says of them, and the window's cells that are theirs."""
+def _grow(
+    detail: Detail, level: Level, seeds: Seeds, reach: int, *, over_brighter: bool = False
+) -> tuple[Seeds, BoolImage]:
+    """Return the seeds with what the window says of them, and the window's cells that are theirs.
+
+    The height is that over the middle of the surroundings, or over their brighter quarter.
+    """
     windows = _Windows.around(level, seeds, reach)
     tophat = windows.cut_from(level.tophat)
 
@@ -230,8 +263,10 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
     ring_row = windows.inner(radius * SINE, windows.row[:, None, None])
     ring_col = windows.inner(radius * COSINE, windows.col[:, None, None])
+    around = sorted_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0))
+    upper = len(around) * 3 // 4 if over_brighter else len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
-    base = median_of_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0)).min(axis=1)
+    base = (0.5 * (around[upper - 1] + around[upper])).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = _peak_levels(detail, seeds) - here
     half = 0.5 * (base + peak)
@@ -253,11 +288,11 @@ def _rounded_down(values: Floats) -> FloatImage:
     return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def median_of_directions(values: FloatImage) -> FloatImage:
-    """Return the median over the first axis, whose length is a power of two.
+def sorted_directions(values: FloatImage) -> list[FloatImage]:
+    """Return the values sorted along the first axis, whose length is a power of two.
 
     A sorting network (Batcher 1968, doi 10.1145/1468075.1468121) over whole columns; the slow equivalent is
-    ``numpy.median(values, axis=0)``, which sorts each short row on its own.
+    ``numpy.sort(values, axis=0)``, which sorts each short row on its own.
     """
     columns = list(values)
     n = len(columns)
@@ -274,7 +309,7 @@ def median_of_directions(values: FloatImage) -> FloatImage:
                         columns[low] = smaller
             step //= 2
         run *= 2
-    return np.asarray(0.5 * (columns[n // 2 - 1] + columns[n // 2]), np.float32)
+    return columns
 
 
 def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
@@ -339,13 +374,15 @@ def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) 
 
 
 def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) -> Regions:
-    """Return the regions of one level as pixels of the finest level.
+    """Return the regions of one level, but those that run over the image's border, as pixels of the finest level.
 
     Cells of a coarse level are grown by one and spread over their pixels, of which those over the threshold stay: the
     outline is that of the finest level.
     """
     image, step = detail.levels[0].image, level.step_px
     windows = _Windows.around(level, seeds, inside.shape[1] // 2)
+    kept = _is_off_border(detail, level, windows, inside)
+    seeds, windows, inside = seeds[kept], windows[kept], inside[kept]
     cell = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
     line, col = np.divmod(cell, np.int32(windows.side))
     owner, row = np.divmod(line, np.int32(windows.side))
@@ -368,6 +405,21 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
         kept &= image.ravel()[pixel] > along_rows[:, :, None] + along_cols[:, None, :]
     chosen = np.flatnonzero(kept)
     return Regions(seeds, owner[chosen // (step * step)], pixel.ravel()[chosen])
+
+
+def _is_off_border(detail: Detail, level: Level, windows: _Windows, inside: BoolImage) -> BoolImage:
+    """Return which windows' cells keep off the border of the breast's box.
+
+    Of the others neither size nor form is known; the bright rim of a film is one of them.
+    """
+    away = border_px(detail)
+    off = np.ones(len(inside), np.bool_)
+    for axis, start in ((2, windows.top), (1, windows.left)):
+        along = np.any(inside, axis=axis)
+        first, last = along.argmax(axis=1), windows.side - 1 - along[:, ::-1].argmax(axis=1)
+        n = detail.box.shape[0 if axis == 2 else 1]
+        off &= ((start + first) * level.step_px >= away) & ((start + last + 1) * level.step_px <= n - away)
+    return off
 
 
 def _grown_by_one(inside: BoolImage) -> BoolImage:

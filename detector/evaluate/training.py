@@ -40,7 +40,7 @@ the radius and a tenth) from all is not; those between teach nothing."""
 
 INSERTION = Insertion(
     n_clusters=4,
-    n_macros=3,
+    n_macros=5,
     contrast=(2.2, 14.0),
     macro_contrast=(6.0, 30.0),
     macro_mm=(1.0, 4.0),
