@@ -95,7 +95,7 @@ def _plan() -> Plan:
     parser.add_argument("--extra-data", type=Path, metavar="DIR")
     parser.add_argument("--judges", type=Path, metavar="DIR", default=ROOT / "results" / "judges")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="curves and worst cases; outside of the project")
-    parser.add_argument("--seeds", type=int, default=3, help="images with calcifications put in, a background")
+    parser.add_argument("--seeds", type=int, default=6, help="images with calcifications put in, a background")
     parser.add_argument("--phantoms", type=int, default=40)
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--only", nargs="*", default=[], help="film, digital, phantoms, mini-mias")
