@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.detect import _parts, detect_marks
+from detector.detect import _parts, _still_there, detect_marks
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
-from detector.detect.regions import MOST_UPPER, _connected, _grown_by_one, _highest
+from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
 from detector.records import BoolImage, Box, Detail, Level, Mammogram, Marks, Noise, Seeds, Zone
@@ -265,6 +265,35 @@ def test_macrocalcifications_are_one_mark_of_their_size(diameter_mm: float) -> N
     assert label > 0
     area_mm2 = (marks.labels == label).sum() * 0.01
     assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(diameter_mm, rel=0.05, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("area_then", "scale_mm", "kept"), [(0, 0.6, True), (4, 0.6, True), (1, 0.6, False), (4, 0.1, False)]
+)
+def test_what_was_seen_whole_once_is_kept(area_then: float, scale_mm: float, kept: bool) -> None:
+    """The second look has lost it, or has it run into something; fine specks have only one look that counts."""
+    pixels = tissue()
+    _, detail, marks = marks_of(pixels + 150 * disc(pixels.shape, (38.4, 24.0), 2.0))
+    label = label_at(marks, 383.5, 239.5)
+    seeds = marks.seeds[np.array([label - 1])].replace(scale_mm=np.array([scale_mm]))
+    pixel = np.flatnonzero(marks.labels == label).astype(np.int32)
+    first = Regions(seeds, np.zeros(len(pixel), np.int32), pixel)
+    wide = np.unique(pixel[:, None] + np.arange(round(area_then * 20)).astype(np.int32))
+    then = Regions(seeds, np.zeros(len(wide), np.int32), wide) if area_then > 1 else first
+    second = then if area_then else Regions.concatenate([])
+    canvas = np.zeros(marks.labels.shape, np.int32)
+    found = _still_there(first, second, canvas, detail, SETTINGS.detect)
+    assert len(found.seeds) == kept and len(found.pixel) == kept * len(pixel)
+    assert not canvas.any()
+
+
+def test_nothing_runs_over_the_border_of_the_image() -> None:
+    pixels = tissue()
+    places = [(30.0, 0.6), (40.0, 1.6), (50.0, 3.0)]
+    pixels += 150 * sum(disc(pixels.shape, place, 1.5) for place in places)
+    _, _, marks = marks_of(pixels)
+    found = [label_at(marks, row / 0.1 - 0.5, col / 0.1 - 0.5) > 0 for row, col in places]
+    assert found == [False, False, True]
 
 
 def test_a_bright_grain_on_a_macrocalcification_splits_it_not() -> None:

