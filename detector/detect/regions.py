@@ -414,11 +414,13 @@ def _is_off_border(detail: Detail, level: Level, windows: _Windows, inside: Bool
     """
     away = border_px(detail)
     off = np.ones(len(inside), np.bool_)
-    for axis, start in ((2, windows.top), (1, windows.left)):
-        along = np.any(inside, axis=axis)
+    for axis, start, n in ((2, windows.top, detail.box.shape[0]), (1, windows.left, detail.box.shape[1])):
+        # few windows reach it
+        reaching = np.flatnonzero((start * level.step_px < away) | ((start + windows.side) * level.step_px > n - away))
+        along = np.any(inside[reaching], axis=axis)
         first, last = along.argmax(axis=1), windows.side - 1 - along[:, ::-1].argmax(axis=1)
-        n = detail.box.shape[0 if axis == 2 else 1]
-        off &= ((start + first) * level.step_px >= away) & ((start + last + 1) * level.step_px <= n - away)
+        low, high = (start[reaching] + first) * level.step_px, (start[reaching] + last + 1) * level.step_px
+        off[reaching] &= (low >= away) & (high <= n - away)
     return off
 
 
