@@ -74,9 +74,11 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     Detail
         Without levels and bands if there is no breast.
     """
+    image_shape = (mammogram.pixels.shape[0], mammogram.pixels.shape[1])
     if breast.is_empty:
         nothing = np.zeros((0, 0), np.float32)
-        return Detail((), (), Noise(np.zeros(1), np.ones(1), nothing), 0, nothing, 1, mammogram.pixel_mm, breast.box)
+        no_noise = Noise(np.zeros(1), np.ones(1), nothing)
+        return Detail((), (), no_noise, 0, nothing, 1, mammogram.pixel_mm, breast.box, image_shape)
     pixel_mm = mammogram.pixel_mm
     plain = _padded(mammogram.pixels, breast.box)
     smooth_px = _missing_blur(settings, pixel_mm)
@@ -111,6 +113,7 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         cell_px=cells.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
+        image_shape=image_shape,
     )
 
 

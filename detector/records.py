@@ -761,7 +761,7 @@ class Detail:
 
     `noise` is that of the finest image's pixels against others 0.3 mm away. `grey_level` is the number of the level
     that noise reads the grey level from. On cells of `cell_px` pixels a side of the padded box, `coherence` is how
-    strongly, from 0 to 1, the surroundings run in one direction.
+    strongly, from 0 to 1, the surroundings run in one direction. `image_shape` is that of the whole image.
     """
 
     levels: tuple[Level, ...]
@@ -772,6 +772,7 @@ class Detail:
     cell_px: int
     pixel_mm: float
     box: Box
+    image_shape: tuple[int, int]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coherence", _read_only(self.coherence))

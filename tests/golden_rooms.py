@@ -207,6 +207,7 @@ def _detail(arrays: Arrays) -> Detail:
         cell_px=int(arrays["cell_px"]),
         pixel_mm=float(arrays["pixel_mm"]),
         box=_box(arrays),
+        image_shape=tuple(arrays["image_shape"].tolist()),
     )
 
 

@@ -85,7 +85,7 @@ def bare_detail(image: NDArray[np.float32]) -> Detail:
     """Return a Detail of one level, with no noise known."""
     box, nothing = Box(0, image.shape[0], 0, image.shape[1]), np.zeros((0, 0), np.float32)
     level, noise = Level(image, np.zeros_like(image), 1, (0.0, 0.0)), Noise(np.zeros(1), np.ones(1), nothing)
-    return Detail((level,), (), noise, 0, nothing, 1, 0.1, box)
+    return Detail((level,), (), noise, 0, nothing, 1, 0.1, box, box.shape)
 
 
 def seeds_at_level(thresholds: list[float]) -> Seeds:
@@ -165,6 +165,34 @@ def test_peaks_are_those_of_a_loop_over_pixels() -> None:
                 rim = breast.cells(row_px + radius_px * np.sin(angle), col_px + radius_px * np.cos(angle))
                 zones = breast.zones[rim]
                 assert np.count_nonzero((zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST) >= MOST_OUTSIDE, number
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("slope", "is_line"), [(0.0, True), (0.05, False)])
+def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_one_may_be(
+    slope: float, is_line: bool, turned: bool
+) -> None:
+    pixels = tissue(noise=4.0)
+    rows, cols = np.indices(pixels.shape)
+    line = np.abs(cols - 240 - slope * (rows - 384)) < 1
+    if turned:
+        line = np.abs(rows - 384 - slope * (cols - 200)) < 1
+    _, _, marks = marks_of(np.where(line & (pixels > 500), pixels + 60, pixels))
+    seeds = marks.seeds
+    across = (seeds.row_px - 384, seeds.col_px - 240)[not turned]
+    on_line = np.abs(across) < 3 if is_line else np.abs(across) < 20
+    n = np.count_nonzero(on_line & (seeds.response_sigma > 5))
+    assert (n == 0) == is_line
+
+
+def test_a_metal_bead_that_leaves_the_breast_is_one_mark() -> None:
+    """Half of its surroundings are air, as of a corner of what is exposed; but it stands out from the breast too."""
+    pixels = tissue(noise=4.0)
+    pixels = np.maximum(pixels, 4000 * disc(pixels.shape, (38.4, 51.2), 1.6))
+    _, _, marks = marks_of(pixels)
+    near = np.hypot(marks.seeds.row_px * 0.1 - 38.4, marks.seeds.col_px * 0.1 - 51.2) < 1.0
+    assert near.sum() == 1
+    assert marks.seeds.scale_mm[near][0] > 0.4
 
 
 def test_a_corner_of_the_exposed_is_no_macrocalcification() -> None:

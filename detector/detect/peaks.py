@@ -21,6 +21,15 @@ STRIP_ROWS = 64
 MOST_OUTSIDE = 5
 """Places of sixteen on a blob's rim outside the breast that make it a corner: a straight border has four."""
 
+BESIDE_RADII, OWN_SHARE = 1.3, 0.5
+"""Distance by the blob's radius at which it is compared with what lies beside it; and the share of its height over what
+is outside the breast that it has over the breast, from which it is an object of its own."""
+
+SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
+"""Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
+that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2, each
+of its ten links and more comes about in one of seven cases."""
+
 Floats = NDArray[np.float64]
 
 HIDING_SCALE_MM = 0.8
@@ -47,9 +56,9 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
-    seeds = seeds[_is_inside(seeds, detail)]
+    seeds = seeds[_is_inside(seeds, detail) & ~_is_scan_line(seeds, detail.pixel_mm)]
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
-    seeds = seeds[~_is_corner(seeds, detail.pixel_mm, breast, settings)]
+    seeds = seeds[~_is_corner(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
@@ -73,29 +82,52 @@ def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> Bo
     return own
 
 
-def _is_corner(seeds: Seeds, pixel_mm: float, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
+def _is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
     """Return which coarse peaks are corners of what is exposed: their blob's rim leaves the breast or is a film's edge.
 
-    Where the image itself ends nothing is known of the rim.
+    What stands out from the breast as well as from what is outside is none: a metal bead on the skin. Where the image
+    itself ends nothing is known of the rim.
     """
     corner = seeds.scale_mm >= settings.coarse_scale_mm
     coarse = np.flatnonzero(corner)
-    radius_px = math.sqrt(2) * seeds.scale_mm[coarse, None] / pixel_mm
-    row_px = seeds.row_px[coarse, None] + radius_px * SINE
-    col_px = seeds.col_px[coarse, None] + radius_px * COSINE
-    zones = breast.zones[breast.cells(row_px, col_px)]
+    place = seeds.row_px[coarse, None], seeds.col_px[coarse, None]
+    radius_px = math.sqrt(2) * seeds.scale_mm[coarse, None] / detail.pixel_mm
+    zones = breast.zones[breast.cells(place[0] + radius_px * SINE, place[1] + radius_px * COSINE)]
     outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
-    corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
+    n_outside = np.count_nonzero(outside, axis=1)
+    away_px, image = BESIDE_RADII * radius_px, detail.levels[0]
+    height = image.sample(*place) - image.sample(place[0] + away_px * SINE, place[1] + away_px * COSINE)
+    over_breast = (height * ~outside).sum(axis=1) / np.maximum(outside.shape[1] - n_outside, 1)
+    over_outside = (height * outside).sum(axis=1) / np.maximum(n_outside, 1)
+    corner[coarse] = (n_outside >= MOST_OUTSIDE) & (over_breast < OWN_SHARE * over_outside)
     return corner
 
 
 def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
-    """Return which peaks keep off the border of the breast's box, beyond which there is no image or no breast."""
-    box = detail.box
-    row, col = seeds.row_px - box.row_start, seeds.col_px - box.col_start
-    rows, cols = box.shape
+    """Return which peaks keep off the border of the image."""
+    rows, cols = detail.image_shape
+    row, col = seeds.row_px, seeds.col_px
     nearest = np.minimum.reduce([row, rows - 1 - row, col, cols - 1 - col])
     return np.asarray(nearest >= border_px(detail), np.bool_)
+
+
+def _is_scan_line(seeds: Seeds, pixel_mm: float) -> BoolImage:
+    """Return which peaks lie in a chain along one row or column of pixels that is too long and straight to be grown."""
+    in_line = np.zeros(len(seeds), np.bool_)
+    if not len(seeds):
+        return in_line
+    for across, along in ((seeds.row_px, seeds.col_px), (seeds.col_px, seeds.row_px)):
+        # twice, half a strip apart, since a line may lie on the border of two
+        for shift in (0.0, 0.5):
+            strip = np.floor(across * pixel_mm / SCAN_LINE_WIDTH_MM + shift)
+            order = np.lexsort((along, strip))
+            place_mm, strip = along[order] * pixel_mm, strip[order]
+            is_start = (np.diff(strip, prepend=-1.0) != 0) | (np.diff(place_mm, prepend=0.0) > SCAN_LINE_GAP_MM)
+            start = np.flatnonzero(is_start)
+            chain = np.cumsum(is_start) - 1
+            length_mm = place_mm[np.append(start[1:], len(order)) - 1] - place_mm[start]
+            in_line[order] |= length_mm[chain] >= SCAN_LINE_MM
+    return in_line
 
 
 def _tree(places: Floats) -> cKDTree:

@@ -81,7 +81,7 @@ class Regions:
 
 
 def border_px(detail: Detail) -> int:
-    """Return how many pixels at the border of the breast's box, beyond which nothing is known, are left out."""
+    """Return how many pixels at the image's border, beyond which nothing is known, are left out."""
     return max(1, round(BORDER_MM / detail.pixel_mm))
 
 
@@ -408,19 +408,21 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
 
 
 def _is_off_border(detail: Detail, level: Level, windows: _Windows, inside: BoolImage) -> BoolImage:
-    """Return which windows' cells keep off the border of the breast's box.
+    """Return which windows' cells keep off the border of the image.
 
     Of the others neither size nor form is known; the bright rim of a film is one of them.
     """
-    away = border_px(detail)
+    away, box = border_px(detail), detail.box
     off = np.ones(len(inside), np.bool_)
-    for axis, start, n in ((2, windows.top, detail.box.shape[0]), (1, windows.left, detail.box.shape[1])):
+    sides = ((2, windows.top, box.row_start), (1, windows.left, box.col_start))
+    for (axis, start, box_start), n in zip(sides, detail.image_shape, strict=True):
+        low, high = box_start + start * level.step_px, box_start + (start + windows.side) * level.step_px
         # few windows reach it
-        reaching = np.flatnonzero((start * level.step_px < away) | ((start + windows.side) * level.step_px > n - away))
+        reaching = np.flatnonzero((low < away) | (high > n - away))
         along = np.any(inside[reaching], axis=axis)
-        first, last = along.argmax(axis=1), windows.side - 1 - along[:, ::-1].argmax(axis=1)
-        low, high = (start[reaching] + first) * level.step_px, (start[reaching] + last + 1) * level.step_px
-        off[reaching] &= (low >= away) & (high <= n - away)
+        before, behind = along.argmax(axis=1), along[:, ::-1].argmax(axis=1)
+        off[reaching] &= low[reaching] + before * level.step_px >= away
+        off[reaching] &= high[reaching] - behind * level.step_px <= n - away
     return off
 
 
