@@ -27,8 +27,8 @@ is outside the breast that it has over the breast, from which it is an object of
 
 SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
 """Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
-that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2, each
-of its ten links and more comes about in one of seven cases."""
+that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
+each of its ten links and more comes about in one of seven cases."""
 
 Floats = NDArray[np.float64]
 
