@@ -74,11 +74,8 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     Detail
         Without levels and bands if there is no breast.
     """
-    image_shape = (mammogram.pixels.shape[0], mammogram.pixels.shape[1])
     if breast.is_empty:
-        nothing = np.zeros((0, 0), np.float32)
-        no_noise = Noise(np.zeros(1), np.ones(1), nothing)
-        return Detail((), (), no_noise, 0, nothing, 1, mammogram.pixel_mm, breast.box, image_shape)
+        return _no_detail(mammogram, breast)
     pixel_mm = mammogram.pixel_mm
     plain = _padded(mammogram.pixels, breast.box)
     smooth_px = _missing_blur(settings, pixel_mm)
@@ -113,8 +110,15 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         cell_px=cells.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
-        image_shape=image_shape,
+        image_shape=(len(mammogram.pixels), mammogram.pixels.shape[1]),
     )
+
+
+def _no_detail(mammogram: Mammogram, breast: BreastRegion) -> Detail:
+    nothing = np.zeros((0, 0), np.float32)
+    no_noise = Noise(np.zeros(1), np.ones(1), nothing)
+    image_shape = len(mammogram.pixels), mammogram.pixels.shape[1]
+    return Detail((), (), no_noise, 0, nothing, 1, mammogram.pixel_mm, breast.box, image_shape)
 
 
 def _missing_blur(settings: EnhanceSettings, cell_mm: float) -> float:
