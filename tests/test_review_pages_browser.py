@@ -129,6 +129,7 @@ def test_a_mark_sits_on_its_spot_at_every_zoom(browser: Any, results: Path, size
                 return [box.x + box.width / 2, box.y + box.height / 2, box.width / 2]; }})()"""
             )
             watched.press("m")
+            watched.settled()
             screen = watched.screen()
             watched.press("m")
             assert np.hypot(*(_bright(screen, mark) - mark[:2])) <= 0.5, (size, view, spot)
