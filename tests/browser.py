@@ -45,11 +45,12 @@ class Watched:
         """Wait until all views are open and no longer move."""
         self.until("page.shown.every((view) => !view.url || view.ready)")
         self.until("page.shown.every((view) => !view.ready || view.osd.world.getItemAt(0).getFullyLoaded())")
-        last = None
-        while last != (
-            last := self.page.evaluate("page.shown.filter((v) => v.ready).map((v) => Object.values(v.frame()))")
-        ):
+        frames = "page.shown.filter((v) => v.ready).map((v) => Object.values(v.frame()))"
+        seen = [None, self.page.evaluate(frames)]
+        # a busy machine may pause in the midst of a move
+        while len(seen) < 5 or any(frame != seen[-1] for frame in seen[-4:]):
             self.page.wait_for_timeout(120)
+            seen.append(self.page.evaluate(frames))
 
     def press(self, *keys: str) -> None:
         """Press keys one after the other."""
