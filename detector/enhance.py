@@ -110,15 +110,14 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
         cell_px=cells.step_px,
         pixel_mm=pixel_mm,
         box=breast.box,
-        image_shape=(len(mammogram.pixels), mammogram.pixels.shape[1]),
+        image_shape=mammogram.pixels.shape,
     )
 
 
 def _no_detail(mammogram: Mammogram, breast: BreastRegion) -> Detail:
     nothing = np.zeros((0, 0), np.float32)
     no_noise = Noise(np.zeros(1), np.ones(1), nothing)
-    image_shape = len(mammogram.pixels), mammogram.pixels.shape[1]
-    return Detail((), (), no_noise, 0, nothing, 1, mammogram.pixel_mm, breast.box, image_shape)
+    return Detail((), (), no_noise, 0, nothing, 1, mammogram.pixel_mm, breast.box, mammogram.pixels.shape)
 
 
 def _missing_blur(settings: EnhanceSettings, cell_mm: float) -> float:

@@ -772,7 +772,7 @@ class Detail:
     cell_px: int
     pixel_mm: float
     box: Box
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coherence", _read_only(self.coherence))

@@ -116,7 +116,7 @@ class DetectSettings:
         0.45, "mm", (0.1, 10), "scale from which the threshold is that of large blobs", "discs of 1.3 mm and more"
     )
     large_threshold_sigma: float = _knob(
-        1.5,
+        2.0,
         "sigma",
         (1, 100),
         "lowest blob response of a large candidate",

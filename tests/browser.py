@@ -46,9 +46,9 @@ class Watched:
         self.until("page.shown.every((view) => !view.url || view.ready)")
         self.until("page.shown.every((view) => !view.ready || view.osd.world.getItemAt(0).getFullyLoaded())")
         frames = "page.shown.filter((v) => v.ready).map((v) => Object.values(v.frame()))"
-        seen = [None, self.page.evaluate(frames)]
+        seen: list[Any] = []
         # a busy machine may pause in the midst of a move
-        while len(seen) < 5 or any(frame != seen[-1] for frame in seen[-4:]):
+        while len(seen) < 4 or any(frame != seen[-1] for frame in seen[-4:]):
             self.page.wait_for_timeout(120)
             seen.append(self.page.evaluate(frames))
 

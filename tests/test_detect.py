@@ -361,7 +361,7 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     share = seeds.edge / seeds.height
     sharp = np.flatnonzero(np.hypot(seeds.row_px * 0.1 - 50.0, seeds.col_px * 0.1 - 24.0) < 0.5)
     lump = np.flatnonzero(
-        (np.hypot(seeds.row_px * 0.1 - 20.0, seeds.col_px * 0.1 - 24.0) < 0.5) & (seeds.scale_mm > 0.25)
+        (np.hypot(seeds.row_px * 0.1 - 20.0, seeds.col_px * 0.1 - 24.0) < 0.5) & (seeds.scale_mm > 0.4)
     )
     assert share[sharp].max() > 0.65
     assert len(lump) and share[lump].max() < 0.35

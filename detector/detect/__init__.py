@@ -48,7 +48,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
     cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that
-    the first has measured.
+    the first has measured; large marks that are lost then, or run into others, stay as they were.
 
     Parameters
     ----------

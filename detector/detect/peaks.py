@@ -90,17 +90,34 @@ def _is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: Det
     """
     corner = seeds.scale_mm >= settings.coarse_scale_mm
     coarse = np.flatnonzero(corner)
-    place = seeds.row_px[coarse, None], seeds.col_px[coarse, None]
-    radius_px = math.sqrt(2) * seeds.scale_mm[coarse, None] / detail.pixel_mm
-    zones = breast.zones[breast.cells(place[0] + radius_px * SINE, place[1] + radius_px * COSINE)]
-    outside = (zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST
-    n_outside = np.count_nonzero(outside, axis=1)
-    away_px, image = BESIDE_RADII * radius_px, detail.levels[0]
-    height = image.sample(*place) - image.sample(place[0] + away_px * SINE, place[1] + away_px * COSINE)
-    over_breast = (height * ~outside).sum(axis=1) / np.maximum(outside.shape[1] - n_outside, 1)
-    over_outside = (height * outside).sum(axis=1) / np.maximum(n_outside, 1)
-    corner[coarse] = (n_outside >= MOST_OUTSIDE) & (over_breast < OWN_SHARE * over_outside)
+    outside = _is_outside(breast, *_rim_px(seeds[coarse], 1.0, detail.pixel_mm))
+    corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
+    leaving = np.flatnonzero(corner)
+    corner[leaving] = ~_stands_alone(seeds[leaving], detail, breast)
     return corner
+
+
+def _rim_px(seeds: Seeds, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:
+    """Return rows and columns in sixteen directions around each blob, at a distance in its radii, shape (n, 16)."""
+    away_px = radii * math.sqrt(2) * seeds.scale_mm[:, None] / pixel_mm
+    return seeds.row_px[:, None] + away_px * SINE, seeds.col_px[:, None] + away_px * COSINE
+
+
+def _is_outside(breast: BreastRegion, row_px: Floats, col_px: Floats) -> BoolImage:
+    """Return which places are no breast, or a film's edge."""
+    zones = breast.zones[breast.cells(row_px, col_px)]
+    return np.asarray((zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST, np.bool_)
+
+
+def _stands_alone(seeds: Seeds, detail: Detail, breast: BreastRegion) -> BoolImage:
+    """Return which blobs stand out from the breast by `OWN_SHARE` as much as from what is outside."""
+    image, beside_px = detail.levels[0], _rim_px(seeds, BESIDE_RADII, detail.pixel_mm)
+    outside = _is_outside(breast, *beside_px)
+    height = image.sample(seeds.row_px, seeds.col_px)[:, None] - image.sample(*beside_px)
+    over_breast, over_outside = (
+        (height * part).sum(axis=1) / np.maximum(np.count_nonzero(part, axis=1), 1) for part in (~outside, outside)
+    )
+    return np.asarray(over_breast >= OWN_SHARE * over_outside, np.bool_)
 
 
 def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
@@ -120,7 +137,8 @@ def _is_scan_line(seeds: Seeds, pixel_mm: float) -> BoolImage:
         # twice, half a strip apart, since a line may lie on the border of two
         for shift in (0.0, 0.5):
             strip = np.floor(across * pixel_mm / SCAN_LINE_WIDTH_MM + shift)
-            order = np.lexsort((along, strip))
+            # one key sorts in a third of the time of two; ties are of one chain
+            order = np.argsort(strip * (along.max() + 1.0) + along)
             place_mm, strip = along[order] * pixel_mm, strip[order]
             is_start = (np.diff(strip, prepend=-1.0) != 0) | (np.diff(place_mm, prepend=0.0) > SCAN_LINE_GAP_MM)
             start = np.flatnonzero(is_start)

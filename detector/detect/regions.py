@@ -25,9 +25,9 @@ FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
 the same cells, and give the same spots."""
 
-CLEAR_SIGMA, FAINT_SIGMA = 6.0, 2.0
+CLEAR_SIGMA = 6.0
 """Step across the border, in noise units, that coarse candidates must have which do not look like a disc in even
-surroundings: twice that of others. They are those that respond less than the latter, those beside tissue, and domes."""
+surroundings: twice that of others. They are those of faint response, those beside tissue, and domes."""
 
 DOMED_SCALE_MM = 0.8
 """Scale over which a macrocalcification may end lower than it is high, as a dome does: the share of the height that is
@@ -203,7 +203,8 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
 def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSettings) -> tuple[Seeds, BoolImage]:
     """Return the seeds, with their cells, that are fine or end sharply: calcium ends within the system's blur."""
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    least = np.where(seeds.response_sigma < FAINT_SIGMA, CLEAR_SIGMA, settings.edge_sigma) * noise
+    faint = seeds.response_sigma < settings.large_threshold_sigma
+    least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * noise
     is_new = np.isnan(seeds.edge)
     edge = np.where(seeds.scale_mm >= settings.coarse_scale_mm, 0.0, np.nan)
     # a step counts no more than the height: what is lower than the least step need not be looked at
