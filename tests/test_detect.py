@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.detect import _parts, _still_there, detect_marks
+from detector.detect import _parts, _still_there, _strongest, detect_marks
 from detector.detect.borders import edge_steps
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
 from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
@@ -113,6 +113,33 @@ def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
         slow[own > 0] = own[own > 0] + slow.max()
     pairs = set(zip(parts.tolist(), slow.ravel()[pixel].tolist(), strict=True))
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@given(st.integers(0, 9999), st.integers(1, 14))
+def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_weakest(seed: int, n: int) -> None:
+    """What one would displace that is displaced itself stays."""
+    rng, width = np.random.default_rng(seed), 24
+    row, col, size = rng.integers(0, width, n), rng.integers(0, width, n), rng.integers(1, 9, n)
+    area = np.zeros((n, width, width), np.bool_)
+    for one in range(n):
+        r, c = np.maximum(np.array([row[one], col[one]]) + rng.integers(-4, 2, 2), 0)
+        area[one, r : r + size[one], c : c + size[one]] = True
+    flat = area.reshape(n, -1)
+    owner, pixel = (each.astype(np.int32) for each in np.nonzero(flat))
+    is_whole = rng.random(n) < 0.2
+    seeds = Seeds.blank(n, scale_mm=np.where(is_whole, 0.5, 0.1), height=np.ones(n), edge=is_whole.astype(np.float64))
+    rank, centre = rng.permutation(n).astype(np.int32) + 1, row * width + col
+    canvas = np.zeros(width * width, np.int32)
+    found = _strongest(Regions(seeds, owner, pixel), rank, centre, canvas)
+
+    kept: list[int] = []
+    for one in np.argsort(-rank).tolist():
+        covered = flat[kept, centre[one]].any()
+        holds = flat[one, centre[kept]].any()
+        if flat[one, centre[one]] and not covered and (is_whole[one] or not holds):
+            kept.append(one)
+    assert np.flatnonzero(found).tolist() == sorted(kept)
+    assert np.array_equal(canvas, (rank[kept, None] * flat[kept]).max(axis=0, initial=0))
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -23,7 +23,7 @@ from detector.classify.judge import (
 from detector.evaluate.insertion import Insertion
 from detector.evaluate.phantoms import make_phantom
 from detector.evaluate.recipes import Recipe
-from detector.evaluate.training import Example, label_spots, learn, make_example, trees_of
+from detector.evaluate.training import Example, average, label_spots, learn, make_example, trees_of
 from detector.evaluate.truth import Mark
 from detector.records import Evidence, Shape, Spots
 
@@ -37,6 +37,17 @@ def test_trees_score_as_scikit_learn_does() -> None:
     model = HistGradientBoostingClassifier(max_depth=4, max_leaf_nodes=9, max_iter=30).fit(features, label)
     ours = trees_of(model, 4).score(features)
     np.testing.assert_allclose(ours, model.decision_function(features), atol=1e-5)
+
+
+def test_averaged_trees_score_the_mean_of_their_models() -> None:
+    features = RNG.normal(size=(2000, 5)).astype(np.float32)
+    label = (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+    models = [
+        HistGradientBoostingClassifier(max_depth=3, max_iter=n, max_features=0.5, random_state=n).fit(features, label)
+        for n in (10, 20)
+    ]
+    ours = average([trees_of(model, 3) for model in models]).score(features)
+    np.testing.assert_allclose(ours, np.mean([m.decision_function(features) for m in models], axis=0), atol=1e-5)
 
 
 def test_trees_of_no_spots_score_nothing() -> None:

@@ -180,20 +180,8 @@ def _resolve(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Mark
     seeds, n, shape, canvas = regions.seeds, len(regions.seeds), image.shape, image.ravel()
     rank = _rank(detail, regions)
     centre = _centres(seeds, detail, shape)
-    np.maximum.at(canvas, centre, rank)
-    holds_stronger = np.zeros(n, np.bool_)
-    holds_stronger[regions.owner[canvas[regions.pixel] > rank[regions.owner]]] = True
-    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
-    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
-    alive = ~holds_stronger | whole
-    canvas[centre] = 0
-    # twice, since those that lose their peak the first time uncover others
-    for _ in range(2):
-        painted = alive[regions.owner]
-        pixel, pixel_rank = regions.pixel[painted], rank[regions.owner[painted]]
-        canvas[regions.pixel] = 0
-        np.maximum.at(canvas, pixel, pixel_rank)
-        alive &= canvas[centre] == rank
+    alive = _strongest(regions, rank, centre, canvas)
+    pixel, pixel_rank = _pixels_of(regions, alive, rank)
     kept = np.flatnonzero(alive)
     kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
     label_of_rank = np.zeros(n + 1, np.int32)
@@ -206,6 +194,65 @@ def _resolve(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Mark
     canvas[regions.pixel] = 0
     canvas[pixel[whole]] = label[whole]
     return Marks(image, pixel[whole], seeds[kept], detail.box)
+
+
+def _strongest(
+    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
+) -> BoolImage:
+    """Return which regions stay, decided from the strongest to the weakest.
+
+    One goes if a stronger one that stays covers its peak or has its peak in it; round by round those are decided that
+    no undecided one stands against. The canvas is empty, and left painted with the ranks of those that stay.
+    """
+    seeds, n = regions.seeds, len(regions.seeds)
+    holder, held = _peaks_inside(regions, rank, centre, canvas)
+    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
+    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
+    holder, held = holder[~whole[holder]], held[~whole[holder]]
+    kept, waiting = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+    while waiting.any():
+        pixel, pixel_rank = _pixels_of(regions, waiting, rank)
+        before = canvas[pixel]
+        np.maximum.at(canvas, pixel, pixel_rank)
+        top = canvas[centre]
+        canvas[pixel] = before
+        holds = np.bincount(holder[(kept | waiting)[held]], minlength=n) > 0
+        stays = waiting & (top == rank) & ~holds
+        np.maximum.at(canvas, *_pixels_of(regions, stays, rank))
+        kept |= stays
+        holds = np.bincount(holder[kept[held]], minlength=n) > 0
+        # what does not hold its own peak is none
+        waiting &= (top >= rank) & ~stays & ~holds & (canvas[centre] < rank)
+    return kept
+
+
+def _pixels_of(
+    regions: Regions, chosen: BoolImage, rank: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the pixels of the chosen regions, and the rank of each."""
+    pixels = np.flatnonzero(chosen[regions.owner])
+    return regions.pixel[pixels], rank[regions.owner[pixels]]
+
+
+def _peaks_inside(
+    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
+    places, group = np.unique(centre, return_inverse=True)
+    canvas[places] = np.arange(1, len(places) + 1)
+    found = np.flatnonzero(canvas[regions.pixel])
+    group_held, holder = canvas[regions.pixel[found]] - 1, regions.owner[found]
+    canvas[places] = 0
+    # the seeds of each place, one behind another
+    by_place = np.argsort(group, kind="stable")
+    count = np.bincount(group)
+    start = np.cumsum(count) - count
+    times = count[group_held]
+    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    held = by_place[np.repeat(start[group_held], times) + within]
+    holder = np.repeat(holder, times)
+    stronger = rank[held] > rank[holder]
+    return holder[stronger], held[stronger]
 
 
 def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
