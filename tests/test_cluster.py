@@ -462,6 +462,14 @@ def test_strands_that_join_a_vessel_do_not_hide_it() -> None:
     assert find_tracks(joined(track, strand), 0.5).tolist() == [True] * len(track) + [False] * len(strand)
 
 
+@pytest.mark.parametrize(("confidence", "in_track"), [(0.1, True), (0.9, False)])
+def test_what_is_doubtful_beside_a_vessel_does_not_speak_against_it(confidence: float, in_track: bool) -> None:
+    track = pieces(heading_deg=0.0, bend_mm=0.0)
+    beside = pieces((-2.1, 1.7, 2.6), heading_deg=0.0, bend_mm=0.0, turn_deg=14.0)
+    beside = beside.replace(confidence=np.full(len(beside), confidence))
+    assert find_tracks(joined(track, beside), 0.5)[: len(track)].all() == in_track
+
+
 def test_what_is_doubtful_makes_no_track() -> None:
     track = pieces()
     assert find_tracks(track.replace(confidence=np.full(len(track), 0.6)), 0.5).all()
