@@ -108,6 +108,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         that leave their window, and without coarse ones that fade. A coarse one may come twice, with two outlines.
     """
     parts: list[Regions] = []
+    faded: list[Regions] = []
     for index, level in enumerate(detail.levels):
         chosen = seeds[seeds.level == index]
         if not len(chosen):
@@ -116,12 +117,31 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         seen = np.isfinite(chosen.height)
         chosen, inside = _grow(detail, level, chosen, REACH)
         near = np.flatnonzero(~chosen.cut)
-        parts.append(_on_pixels(detail, level, *_sharp(detail, chosen[near], inside[near], settings)))
-        parts.append(_beside_tissue(detail, level, chosen, settings))
+        with_edges, kept = _sharp(detail, chosen[near], settings)
+        parts.append(_on_pixels(detail, level, with_edges[kept], inside[near[kept]]))
+        coarse = chosen.scale_mm >= settings.coarse_scale_mm
+        parts.append(_beside_tissue(detail, level, chosen[coarse & chosen.cut], settings))
+        coarse[near[kept]] = False
+        faded.append(_beside_tissue(detail, level, chosen[coarse & ~chosen.cut], settings))
         far = _is_followed(detail, level, chosen, seen)
         if far.any() and index + 1 < len(detail.levels):
             parts += _followed(detail, index, chosen[far], settings)
-    return Regions.concatenate(parts)
+    regions = Regions.concatenate(parts)
+    return Regions.concatenate([regions, _apart(Regions.concatenate(faded), regions, detail, settings)])
+
+
+def _apart(faded: Regions, regions: Regions, detail: Detail, settings: DetectSettings) -> Regions:
+    """Return the regions whose peak no coarse one of the others holds: what is whole without them needs them not."""
+    coarse = regions.seeds.scale_mm >= settings.coarse_scale_mm
+    width = detail.levels[0].image.shape[1]
+    row, col = (
+        np.rint(place - start).astype(np.int64)
+        for place, start in ((faded.seeds.row_px, detail.box.row_start), (faded.seeds.col_px, detail.box.col_start))
+    )
+    kept = ~np.isin(row * width + col, regions.pixel[coarse[regions.owner]])
+    chosen = kept[faded.owner]
+    number = np.cumsum(kept, dtype=np.int32) - 1
+    return Regions(faded.seeds[kept], number[faded.owner[chosen]], faded.pixel[chosen])
 
 
 def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectSettings) -> Regions:
@@ -130,13 +150,13 @@ def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectS
     Half of the height over the middle of the surroundings is less than bright tissue on one side: the outline of a disc
     there runs into it. Half of the height over the brighter quarter is not, and a sharp border lies at any height.
     """
-    seeds = seeds[seeds.cut & (seeds.scale_mm >= settings.coarse_scale_mm)]
     if not len(seeds):
         return Regions.concatenate([])
     seeds, inside = _grow(detail, level, seeds, REACH, over_brighter=True)
     is_clear = seeds.height >= CLEAR_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
     whole = np.flatnonzero(is_clear & ~seeds.cut)
-    return _on_pixels(detail, level, *_sharp(detail, seeds[whole], inside[whole], settings))
+    seeds, kept = _sharp(detail, seeds[whole], settings)
+    return _on_pixels(detail, level, seeds[kept], inside[whole[kept]])
 
 
 def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
@@ -150,12 +170,13 @@ def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings
     if len(farther):
         followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
         whole = np.flatnonzero(~followed.cut)
-        found = seeds[farther[whole]].replace(cut=followed.cut[whole])
-        yield _on_pixels(detail, coarser, *_sharp(detail, found, inside_farther[whole], settings))
+        found, sharp = _sharp(detail, seeds[farther[whole]].replace(cut=followed.cut[whole]), settings)
+        yield _on_pixels(detail, coarser, found[sharp], inside_farther[whole[sharp]])
         strong[farther[whole]] = False
     # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
     kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
-    yield _on_pixels(detail, coarser, *_sharp(detail, seeds[kept], inside[kept], settings))
+    seeds, sharp = _sharp(detail, seeds[kept], settings)
+    yield _on_pixels(detail, coarser, seeds[sharp], inside[kept[sharp]])
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -200,8 +221,8 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     return np.asarray(response.mean(axis=2).max(axis=1) / noise, np.float64)
 
 
-def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSettings) -> tuple[Seeds, BoolImage]:
-    """Return the seeds, with their cells, that are fine or end sharply: calcium ends within the system's blur."""
+def _sharp(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Seeds, NDArray[np.intp]]:
+    """Return the seeds with their edges, and which are fine or end sharply: calcium ends within the system's blur."""
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
     faint = seeds.response_sigma < settings.large_threshold_sigma
     least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * noise
@@ -215,8 +236,7 @@ def _sharp(detail: Detail, seeds: Seeds, inside: BoolImage, settings: DetectSett
     share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
     # what had a sharp border at the first look is not asked again: it keeps it in the edge
     fades = (edge < np.maximum(share * seeds.height, least)) & is_new
-    kept = np.flatnonzero((seeds.height > 0) & ~fades)
-    return seeds.replace(edge=edge)[kept], inside[kept]
+    return seeds.replace(edge=edge), np.flatnonzero((seeds.height > 0) & ~fades)
 
 
 @dataclass(frozen=True)
