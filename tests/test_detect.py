@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.detect import _parts, _still_there, _strongest, detect_marks
+from detector.detect import _still_there, detect_marks
 from detector.detect.borders import edge_steps
+from detector.detect.overlaps import _parts, _strongest
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
 from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
@@ -377,6 +378,18 @@ def test_soft_lumps_of_tissue_are_no_coarse_marks() -> None:
     _, _, marks = marks_of(pixels + soft)
     near = np.hypot(marks.seeds.row_px * 0.1 - 38.4, marks.seeds.col_px * 0.1 - 24.0) < 2.0
     assert not (near & (marks.seeds.scale_mm > 0.4)).any()
+
+
+@pytest.mark.parametrize(("seed", "beside_mm", "height"), [(1, 1.0, 90), (2, 0.0, 60), (2, 0.0, 90)])
+def test_a_disc_where_strands_cross_is_one_mark_of_its_size(seed: int, beside_mm: float, height: float) -> None:
+    """Half of its height over the middle of the surroundings lies on the strands, which end softly."""
+    pixels = tissue(seed=seed)
+    rows, cols = np.indices(pixels.shape) * 0.1
+    strands = 120 * np.exp(-((cols - 24.0 - beside_mm) ** 2) / (2 * 1.2**2))
+    strands = strands + 120 * np.exp(-((rows - 37.9) ** 2) / (2 * 0.8**2))
+    _, _, marks = marks_of(pixels + strands + height * disc(pixels.shape, (38.4, 24.0), 2.2))
+    label = label_at(marks, 383.5, 239.5)
+    assert label and 0.2 * np.sqrt((marks.labels == label).sum() / np.pi) == pytest.approx(2.2, rel=0.15)
 
 
 def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:

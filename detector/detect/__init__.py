@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from detector.detect.borders import edge_steps, outline_steps
+from detector.detect.borders import edge_steps
+from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, coarsest_levels, grow_regions
-from detector.records import BoolImage, BreastRegion, Detail, Marks, Moments, Seeds
+from detector.records import BreastRegion, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
-
-LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
-"""Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
 
 LONG_ASPECT, WIDEST_LINE_MM = 2.5, 0.35
 """Length by width from which a mark is a line rather than a blob, and the scale of its width up to which it is."""
@@ -28,17 +23,9 @@ WALL_SHARE = 0.6
 """Area by that of a disc of the same radius of gyration under which a mark is a wall around what it does not fill: of a
 ring that is twice its thickness by its radius."""
 
-STRONG_SIGMA = 5.0
-"""Response from which a long outline makes a candidate stronger: what is fainter is no rim or rod, but may be a group
-of specks seen as one."""
-
 OUTGROWN = 1.5
 """Area at the second look by that at the first from which a mark has run into something: outlines of one object differ
 by less."""
-
-DISC_STEP = 1.3
-"""Height of a disc by the step across its outline with the blur of common systems; what is higher than that over its
-outline has a grain of noise on top or is no object of one height."""
 
 
 def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
@@ -66,13 +53,13 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     shape = detail.levels[0].image.shape
     # one canvas for both times: the first touch of so many pixels takes a while
     canvas = np.zeros(shape, np.int32)
-    marks = _resolve(grow_regions(detail, find_peaks(detail, breast, settings), settings), detail, canvas)
+    marks = resolve_overlaps(grow_regions(detail, find_peaks(detail, breast, settings), settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
     first = Regions(_measured(marks, detail), canvas.ravel()[marks.pixels] - 1, marks.pixels)
     regions = grow_regions(detail, first.seeds, settings)
     canvas.ravel()[marks.pixels] = 0
     regions = Regions.concatenate([regions, _still_there(first, regions, canvas, detail, settings)])
-    marks = _resolve(regions, detail, canvas)
+    marks = resolve_overlaps(regions, detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
@@ -93,12 +80,9 @@ def _still_there(
     canvas.ravel()[second.pixel] = 0
     kept = (area_then == 0) | (area_then > OUTGROWN * area)
     kept &= first.seeds.scale_mm >= settings.coarse_scale_mm
-    seeds = first.seeds[kept]
-    row = np.cumsum(kept, dtype=np.int32) - 1
-    chosen = kept[first.owner]
-    return Regions(
-        seeds.replace(edge=edge_steps(detail, seeds, bounded=True)), row[first.owner[chosen]], first.pixel[chosen]
-    )
+    first = first[kept]
+    edge = edge_steps(detail, first.seeds, bounded=True)
+    return dataclasses.replace(first, seeds=first.seeds.replace(edge=edge))
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
@@ -138,175 +122,3 @@ def _scales_px(area: NDArray[np.int64], moments: Moments, widest: float) -> NDAr
     # a wall's width is its area by the circle's length; as of a line, the scale is the root of a sixth of it
     by_wall = area / (2 * np.pi * gyration * np.sqrt(6))
     return np.where(is_line, by_width, np.where(is_wall, by_wall, np.sqrt(area / (2 * np.pi))))
-
-
-def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
-    """Return height times significance of each candidate; the significance is that of the response or of the border.
-
-    Independent places on the border grow in number with its length, so that of a rim and an arc of it, of a rod and
-    its brightest part, the whole is stronger.
-    """
-    seeds, finest_mm = regions.seeds, detail.bands[0].scale_mm
-    noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    border = np.nan_to_num(seeds.edge / noise * np.sqrt(seeds.scale_mm / finest_mm))
-    area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * detail.pixel_mm**2
-    is_strong = seeds.response_sigma >= STRONG_SIGMA
-    asked = (is_strong | (seeds.scale_mm >= LARGE_SCALE_MM)) & (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2)
-    chosen = np.flatnonzero(asked[regions.owner])
-    step, length_px = outline_steps(detail, seeds, regions.owner[chosen], regions.pixel[chosen])
-    # in lengths of the outline of the smallest disc
-    n_places = length_px * detail.pixel_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
-    border = np.maximum(border, is_strong * step / noise * np.sqrt(n_places))
-    height = np.where(length_px > 0, np.minimum(seeds.height, DISC_STEP * step), seeds.height)
-    return np.asarray(height * np.maximum(seeds.response_sigma, border), np.float64)
-
-
-def _rank(detail: Detail, regions: Regions) -> NDArray[np.int32]:
-    """Return n for the strongest, 1 for the weakest seed; ties go to the upper, then the left one."""
-    seeds = regions.seeds
-    order = np.lexsort((seeds.col_px, seeds.row_px, -_strength(detail, regions)))
-    rank = np.empty(len(seeds), np.int32)
-    rank[order] = np.arange(len(seeds), 0, -1)
-    return rank
-
-
-def _resolve(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Marks:
-    """Return one mark where several candidates overlap, and paint the label image on `image`, which is empty.
-
-    Of a mark that others cut into parts, that with its peak stays.
-    """
-    if not len(regions.seeds):
-        return Marks(image, np.empty(0, np.int32), regions.seeds, detail.box)
-    seeds, n, shape, canvas = regions.seeds, len(regions.seeds), image.shape, image.ravel()
-    rank = _rank(detail, regions)
-    centre = _centres(seeds, detail, shape)
-    alive = _strongest(regions, rank, centre, canvas)
-    pixel, pixel_rank = _pixels_of(regions, alive, rank)
-    kept = np.flatnonzero(alive)
-    kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
-    label_of_rank = np.zeros(n + 1, np.int32)
-    label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
-    owned = np.flatnonzero((canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0))
-    owned = owned[np.argsort(pixel[owned], kind="stable")]
-    pixel, label = pixel[owned], label_of_rank[pixel_rank[owned]]
-    part = _parts(pixel, label, seeds[kept], detail)
-    whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]
-    canvas[regions.pixel] = 0
-    canvas[pixel[whole]] = label[whole]
-    return Marks(image, pixel[whole], seeds[kept], detail.box)
-
-
-def _strongest(
-    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
-) -> BoolImage:
-    """Return which regions stay, decided from the strongest to the weakest.
-
-    One goes if a stronger one that stays covers its peak or has its peak in it; round by round those are decided that
-    no undecided one stands against. The canvas is empty, and left painted with the ranks of those that stay.
-    """
-    seeds, n = regions.seeds, len(regions.seeds)
-    holder, held = _peaks_inside(regions, rank, centre, canvas)
-    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
-    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
-    holder, held = holder[~whole[holder]], held[~whole[holder]]
-    kept, waiting = np.zeros(n, np.bool_), np.ones(n, np.bool_)
-    while waiting.any():
-        pixel, pixel_rank = _pixels_of(regions, waiting, rank)
-        before = canvas[pixel]
-        np.maximum.at(canvas, pixel, pixel_rank)
-        top = canvas[centre]
-        canvas[pixel] = before
-        holds = np.bincount(holder[(kept | waiting)[held]], minlength=n) > 0
-        stays = waiting & (top == rank) & ~holds
-        np.maximum.at(canvas, *_pixels_of(regions, stays, rank))
-        kept |= stays
-        holds = np.bincount(holder[kept[held]], minlength=n) > 0
-        # what does not hold its own peak is none
-        waiting &= (top >= rank) & ~stays & ~holds & (canvas[centre] < rank)
-    return kept
-
-
-def _pixels_of(
-    regions: Regions, chosen: BoolImage, rank: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the pixels of the chosen regions, and the rank of each."""
-    pixels = np.flatnonzero(chosen[regions.owner])
-    return regions.pixel[pixels], rank[regions.owner[pixels]]
-
-
-def _peaks_inside(
-    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
-    places, group = np.unique(centre, return_inverse=True)
-    canvas[places] = np.arange(1, len(places) + 1)
-    found = np.flatnonzero(canvas[regions.pixel])
-    group_held, holder = canvas[regions.pixel[found]] - 1, regions.owner[found]
-    canvas[places] = 0
-    # the seeds of each place, one behind another
-    by_place = np.argsort(group, kind="stable")
-    count = np.bincount(group)
-    start = np.cumsum(count) - count
-    times = count[group_held]
-    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    held = by_place[np.repeat(start[group_held], times) + within]
-    holder = np.repeat(holder, times)
-    stronger = rank[held] > rank[holder]
-    return holder[stronger], held[stronger]
-
-
-def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
-    """Return the number of the connected part of its label that each pixel belongs to.
-
-    Runs of a row are joined to those of the next. Those that touch at a corner only are joined where the grey level
-    there, the mean of the four pixels around, is over the outline's too (Nielson and Hamann 1991, doi
-    10.1109/VISUAL.1991.175782): so the forms of coarse pixels hang together as those of fine ones do. Without this last
-    condition the slow equivalent is `scipy.ndimage.label`, label by label.
-
-    Parameters
-    ----------
-    pixel : ndarray of int32, shape (n,)
-        Flat indices into the finest level, rising; none lies on its border.
-    label : ndarray of int32, shape (n,)
-        Row of `seeds` that each belongs to, from 1.
-    seeds : Seeds
-    detail : Detail
-    """
-    if not len(pixel):
-        return label
-    width = detail.levels[0].image.shape[1]
-    new_run = (np.diff(pixel, prepend=-2) != 1) | (np.diff(label, prepend=0) != 0)
-    start = np.flatnonzero(new_run)
-    first, last, n = pixel[start], pixel[np.append(start[1:], len(pixel)) - 1], len(start)
-    low = np.searchsorted(last, first + (width - 1))
-    count = np.maximum(np.searchsorted(first, last + (width + 1), side="right") - low, 0)
-    upper = np.repeat(np.arange(n), count)
-    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
-    same = label[start[upper]] == label[start[lower]]
-    upper, lower = upper[same], lower[same]
-    to_right, to_left = first[lower] > last[upper] + width, last[lower] < first[upper] + width
-    # the upper left pixel of the four around a corner
-    corner = np.where(to_right, last[upper], first[upper] - 1)
-    touches = to_right | to_left
-    joined = ~touches
-    joined[touches] = _is_bright(corner[touches], label[start[upper[touches]]] - 1, seeds, detail)
-    graph = coo_array((np.ones(np.count_nonzero(joined), np.int8), (upper[joined], lower[joined])), shape=(n, n))
-    run = np.cumsum(new_run) - 1
-    return np.asarray(connected_components(graph, directed=False)[1][run], np.int32)
-
-
-def _is_bright(corner: NDArray[np.int32], spot: NDArray[np.int32], seeds: Seeds, detail: Detail) -> BoolImage:
-    """Return whether the mean of four pixels, of which `corner` is the upper left, is over the outline's level."""
-    image = detail.levels[0].image
-    grey, width = image.ravel(), image.shape[1]
-    mean = 0.25 * sum(grey[corner + step].astype(np.float64) for step in (0, 1, width, width + 1))
-    row, col = np.divmod(corner, width)
-    level = seeds.level_at(spot, row + (detail.box.row_start + 0.5), col + (detail.box.col_start + 0.5))
-    return np.asarray(mean > level, np.bool_)
-
-
-def _centres(seeds: Seeds, detail: Detail, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the flat index of each seed's pixel in the box."""
-    row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, shape[0] - 1)
-    col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, shape[1] - 1)
-    return np.asarray(row * shape[1] + col, np.int64)

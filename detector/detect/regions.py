@@ -67,6 +67,12 @@ class Regions:
     owner: Integers
     pixel: Integers
 
+    def __getitem__(self, kept: BoolImage) -> Regions:
+        """Return some of the regions."""
+        chosen = kept[self.owner]
+        row = np.cumsum(kept, dtype=np.int32) - 1
+        return Regions(self.seeds[kept], row[self.owner[chosen]], self.pixel[chosen])
+
     @classmethod
     def concatenate(cls, parts: list[Regions]) -> Regions:
         """Return several sets of regions as one."""
@@ -133,22 +139,23 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
 def _apart(faded: Regions, regions: Regions, detail: Detail, settings: DetectSettings) -> Regions:
     """Return the regions whose peak no coarse one of the others holds: what is whole without them needs them not."""
     coarse = regions.seeds.scale_mm >= settings.coarse_scale_mm
-    width = detail.levels[0].image.shape[1]
-    row, col = (
-        np.rint(place - start).astype(np.int64)
-        for place, start in ((faded.seeds.row_px, detail.box.row_start), (faded.seeds.col_px, detail.box.col_start))
-    )
-    kept = ~np.isin(row * width + col, regions.pixel[coarse[regions.owner]])
-    chosen = kept[faded.owner]
-    number = np.cumsum(kept, dtype=np.int32) - 1
-    return Regions(faded.seeds[kept], number[faded.owner[chosen]], faded.pixel[chosen])
+    return faded[~np.isin(peak_pixels(faded.seeds, detail), regions.pixel[coarse[regions.owner]])]
+
+
+def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
+    """Return the flat index into the finest level of each seed's pixel."""
+    rows, cols = detail.levels[0].image.shape
+    row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, rows - 1)
+    col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, cols - 1)
+    return np.asarray(row * cols + col, np.int64)
 
 
 def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectSettings) -> Regions:
-    """Return the regions of coarse seeds that run over their window, over the tissue that they lie beside.
+    """Return the regions of coarse seeds that run over their window or fade, over the tissue beside or under them.
 
-    Half of the height over the middle of the surroundings is less than bright tissue on one side: the outline of a disc
-    there runs into it. Half of the height over the brighter quarter is not, and a sharp border lies at any height.
+    Half of the height over the middle of the surroundings is less than bright tissue on one side, or than the rise of
+    tissue around: the outline of a disc there runs into it. Half of the height over the brighter quarter is not, and a
+    sharp border lies at any height.
     """
     if not len(seeds):
         return Regions.concatenate([])
