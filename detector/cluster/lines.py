@@ -172,9 +172,9 @@ def _chains(ends: Floats) -> NDArray[np.int32]:
 def _track(ends: Floats, confidence: Floats, rows: NDArray[np.int64], sure: float) -> BoolImage:
     """Return which spots lie in the track that the pieces in some rows make; none if they make no track."""
     in_track = np.zeros(len(ends), np.bool_)
-    surer = rows[confidence[rows] >= sure]
+    is_sure = confidence[rows] >= sure
     # the doubtful ones may be strands: the walls are sought without them first
-    starts = [_double(ends[surer])] if LEAST_PIECES <= len(surer) < len(rows) else []
+    starts = [_double(ends[rows[is_sure]])] if LEAST_PIECES <= np.count_nonzero(is_sure) < len(rows) else []
     for first in (*starts, _double(ends[rows]), _fit(ends[rows])):
         walls, fits = _follow(first, ends[rows])
         if fits.sum() < (LEAST_PIECES if walls.half_mm else LEAST_SINGLE):
@@ -185,8 +185,7 @@ def _track(ends: Floats, confidence: Floats, rows: NDArray[np.int64], sure: floa
         near = near[_reached(walls.along(ends[near]), np.isin(near, rows[fits]))]
         along, reach = walls.along(ends[rows].mean(axis=1)), walls.along(ends[near])
         beside = (along >= reach.min()) & (along <= reach.max()) & (off[rows] <= walls.half_mm + BESIDE_MM)
-        beside &= confidence[rows] >= sure
-        is_kept = fits.sum() >= FITTED_SHARE * (fits | beside).sum()
+        is_kept = fits.sum() >= FITTED_SHARE * (fits | (beside & is_sure)).sum()
         if is_kept and np.median(confidence[rows[fits]]) >= sure and _is_long(walls, reach):
             in_track[near] = True
             return in_track

@@ -45,19 +45,18 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: NDArray[np.int32])
     seeds, n, canvas = regions.seeds, len(regions.seeds), image.ravel()
     rank = _rank(detail, regions)
     centre = peak_pixels(seeds, detail)
-    alive = _strongest(regions, rank, centre, canvas)
-    pixel, pixel_rank = _pixels_of(regions, alive, rank)
-    kept = np.flatnonzero(alive)
+    stays = _strongest(regions, rank, centre, canvas)
+    pixel, pixel_rank = _pixels_of(regions, stays, rank)
+    kept = np.flatnonzero(stays)
     kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
     label_of_rank = np.zeros(n + 1, np.int32)
     label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
-    owned = np.flatnonzero((canvas[pixel] == pixel_rank) & (label_of_rank[pixel_rank] > 0))
+    owned = np.flatnonzero(canvas[pixel] == pixel_rank)
     owned = owned[np.argsort(pixel[owned], kind="stable")]
     pixel, label = pixel[owned], label_of_rank[pixel_rank[owned]]
     part = _parts(pixel, label, seeds[kept], detail)
     whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]
-    canvas[regions.pixel] = 0
-    canvas[pixel[whole]] = label[whole]
+    canvas[pixel] = np.where(whole, label, 0)
     return Marks(image, pixel[whole], seeds[kept], detail.box)
 
 
@@ -133,21 +132,21 @@ def _peaks_inside(
     regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
-    places, group = np.unique(centre, return_inverse=True)
-    canvas[places] = np.arange(1, len(places) + 1)
+    canvas[centre] = 1
     found = np.flatnonzero(canvas[regions.pixel])
-    group_held, holder = canvas[regions.pixel[found]] - 1, regions.owner[found]
-    canvas[places] = 0
-    # the seeds of each place, one behind another
-    by_place = np.argsort(group, kind="stable")
-    count = np.bincount(group)
-    start = np.cumsum(count) - count
-    times = count[group_held]
-    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    held = by_place[np.repeat(start[group_held], times) + within]
-    holder = np.repeat(holder, times)
+    canvas[centre] = 0
+    # a place may be the peak of several seeds
+    by_place = np.argsort(centre, kind="stable")
+    first, last = (np.searchsorted(centre[by_place], regions.pixel[found], side=side) for side in ("left", "right"))
+    held = by_place[_ranges(first, last - first)]
+    holder = np.repeat(regions.owner[found], last - first)
     stronger = rank[held] > rank[holder]
     return holder[stronger], held[stronger]
+
+
+def _ranges(first: NDArray[np.intp], count: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return, one behind another, the `count` numbers from each of `first` on."""
+    return np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
 
 
 def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
@@ -176,7 +175,7 @@ def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, det
     low = np.searchsorted(last, first + (width - 1))
     count = np.maximum(np.searchsorted(first, last + (width + 1), side="right") - low, 0)
     upper = np.repeat(np.arange(n), count)
-    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
+    lower = _ranges(low, count)
     same = label[start[upper]] == label[start[lower]]
     upper, lower = upper[same], lower[same]
     to_right, to_left = first[lower] > last[upper] + width, last[lower] < first[upper] + width

@@ -123,12 +123,12 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         seen = np.isfinite(chosen.height)
         chosen, inside = _grow(detail, level, chosen, REACH)
         near = np.flatnonzero(~chosen.cut)
-        with_edges, kept = _sharp(detail, chosen[near], settings)
-        parts.append(_on_pixels(detail, level, with_edges[kept], inside[near[kept]]))
-        coarse = chosen.scale_mm >= settings.coarse_scale_mm
+        with_edges, sharp = _sharp(detail, chosen[near], settings)
+        parts.append(_on_pixels(detail, level, with_edges[sharp], inside[near[sharp]]))
+        coarse, fades = chosen.scale_mm >= settings.coarse_scale_mm, ~chosen.cut
+        fades[near[sharp]] = False
         parts.append(_beside_tissue(detail, level, chosen[coarse & chosen.cut], settings))
-        coarse[near[kept]] = False
-        faded.append(_beside_tissue(detail, level, chosen[coarse & ~chosen.cut], settings))
+        faded.append(_beside_tissue(detail, level, chosen[coarse & fades], settings))
         far = _is_followed(detail, level, chosen, seen)
         if far.any() and index + 1 < len(detail.levels):
             parts += _followed(detail, index, chosen[far], settings)
@@ -162,8 +162,8 @@ def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectS
     seeds, inside = _grow(detail, level, seeds, REACH, over_brighter=True)
     is_clear = seeds.height >= CLEAR_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
     whole = np.flatnonzero(is_clear & ~seeds.cut)
-    seeds, kept = _sharp(detail, seeds[whole], settings)
-    return _on_pixels(detail, level, seeds[kept], inside[whole[kept]])
+    seeds, sharp = _sharp(detail, seeds[whole], settings)
+    return _on_pixels(detail, level, seeds[sharp], inside[whole[sharp]])
 
 
 def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
