@@ -36,6 +36,9 @@ N_HULL_DIRECTIONS = 120
 DOUBTFUL_SHARE = 0.5
 """Share of the link within which a spot of less than the core's confidence joins a group."""
 
+RIM_MM = 0.3
+"""Distance from a macrocalcification of benign form within which bright specks are parts of its rim."""
+
 N_BEST = 3
 """Spots that a group's confidence rests on: fewer are no group."""
 
@@ -93,7 +96,21 @@ def cluster_spots(
 def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
     benign_macro = (spots.kind == Kind.MACRO) & np.isin(spots.morphology, BENIGN_FORMS)
     known = (spots.kind != Kind.UNKNOWN) & (spots.width_mm <= settings.macro_member_mm)
-    return np.asarray(known & ~benign_macro & (spots.confidence >= settings.member_confidence), np.bool_)
+    members = known & ~benign_macro & (spots.confidence >= settings.member_confidence)
+    members[members] = ~_is_on_rim(spots[members], spots[benign_macro & (spots.confidence >= settings.min_confidence)])
+    return np.asarray(members, np.bool_)
+
+
+def _is_on_rim(spots: Spots, macros: Spots) -> BoolImage:
+    """Return which spots lie on, or within `RIM_MM` of, one of the macrocalcifications."""
+    angle = np.radians(macros.orientation_deg)
+    along, across = (
+        (spots.row_mm[:, None] - macros.row_mm) * by_row + (spots.col_mm[:, None] - macros.col_mm) * by_col
+        for by_row, by_col in ((np.sin(angle), np.cos(angle)), (np.cos(angle), -np.sin(angle)))
+    )
+    beyond = np.maximum(np.abs(along) - 0.5 * (macros.length_mm - macros.width_mm), 0)
+    on_rim = np.hypot(beyond, across) <= 0.5 * macros.width_mm + RIM_MM
+    return np.asarray(on_rim.any(axis=1), np.bool_)
 
 
 def _link(spots: Spots, settings: ClusterSettings) -> NDArray[np.int32]:

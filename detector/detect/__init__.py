@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import edge_steps
+from detector.detect.discs import find_discs
 from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, coarsest_levels, grow_regions
@@ -58,7 +59,8 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     first = Regions(_measured(marks, detail), canvas.ravel()[marks.pixels] - 1, marks.pixels)
     regions = grow_regions(detail, first.seeds, settings)
     canvas.ravel()[marks.pixels] = 0
-    regions = Regions.concatenate([regions, _still_there(first, regions, canvas, detail, settings)])
+    still_there = _still_there(first, regions, canvas, detail, settings)
+    regions = Regions.concatenate([regions, still_there, find_discs(detail, breast, settings)])
     marks = resolve_overlaps(regions, detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()

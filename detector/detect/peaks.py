@@ -25,10 +25,21 @@ BESIDE_RADII, OWN_SHARE = 1.3, 0.5
 """Distance by the blob's radius at which it is compared with what lies beside it; and the share of its height over what
 is outside the breast that it has over the breast, from which it is an object of its own."""
 
+BESIDE_MM = 1.0
+"""Distance from the breast's border within which fine peaks are compared with the breast beside them: two cells of the
+zone map."""
+
 SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
 """Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
 that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
 each of its ten links and more comes about in one of seven cases."""
+
+DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
+"""Scales of the bands that discs of 1 to 4 mm answer to, and the least response of what is looked at: beside dense
+tissue it is no more than noise, and the rim decides."""
+
+MARGIN_MM = 1.5
+"""How far outside the breast the middle of a disc may lie that reaches into it: the radius of large beads."""
 
 Floats = NDArray[np.float64]
 
@@ -53,16 +64,43 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    tables = [_peaks(detail, band, breast, settings) for band in detail.bands]
+    tables = [
+        _peaks(detail, band, breast, _threshold_sigma(band, settings), breast.is_searched) for band in detail.bands
+    ]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     seeds = seeds[_is_inside(seeds, detail) & ~_is_scan_line(seeds, detail.pixel_mm)]
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     seeds = seeds[~_is_corner(seeds, detail, breast, settings)]
+    seeds = seeds[~_is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
     return seeds
+
+
+def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+    """Return the local maxima of the bands that discs answer to, however faint, off the breast's corners.
+
+    Those just outside the breast are among them, since a bead on the skin may lie there with most of its area.
+
+    Parameters
+    ----------
+    detail : Detail
+    breast : BreastRegion
+    settings : DetectSettings
+
+    Returns
+    -------
+    Seeds
+        Band after band.
+    """
+    least, most = DISC_SCALES_MM
+    reach = 2 * math.ceil(MARGIN_MM / (breast.step_px * detail.pixel_mm)) + 1
+    near = cv2.dilate(breast.is_searched.view(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
+    bands = [band for band in detail.bands if least <= band.scale_mm <= most]
+    seeds = Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
+    return seeds[~_is_corner(seeds, detail, breast, settings)]
 
 
 def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
@@ -97,9 +135,29 @@ def _is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: Det
     return corner
 
 
+def _is_shoulder(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
+    """Return which fine peaks beside the breast's border do not stand out from the breast.
+
+    Where the grey level falls steeply to the background, all pixels of the skin's rim are brighter than around them.
+    """
+    shoulder = seeds.scale_mm < settings.coarse_scale_mm
+    shoulder &= breast.skin_distance_mm[breast.cells(seeds.row_px, seeds.col_px)] <= BESIDE_MM
+    fine = seeds[shoulder]
+    beside_px = _around_px(fine, BESIDE_MM / detail.pixel_mm)
+    outside = _is_outside(breast, *beside_px)
+    over_breast, _ = _heights(fine, beside_px, outside, detail)
+    standing = over_breast >= settings.supported_sigma * detail.noise_at(fine.row_px, fine.col_px)
+    shoulder[shoulder] = (np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE) & ~standing
+    return shoulder
+
+
 def _rim_px(seeds: Seeds, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:
     """Return rows and columns in sixteen directions around each blob, at a distance in its radii, shape (n, 16)."""
-    away_px = radii * math.sqrt(2) * seeds.scale_mm[:, None] / pixel_mm
+    return _around_px(seeds, radii * math.sqrt(2) * seeds.scale_mm[:, None] / pixel_mm)
+
+
+def _around_px(seeds: Seeds, away_px: Floats | float) -> tuple[Floats, Floats]:
+    """Return rows and columns in sixteen directions around each seed, shape (n, 16)."""
     return seeds.row_px[:, None] + away_px * SINE, seeds.col_px[:, None] + away_px * COSINE
 
 
@@ -111,13 +169,21 @@ def _is_outside(breast: BreastRegion, row_px: Floats, col_px: Floats) -> BoolIma
 
 def _stands_alone(seeds: Seeds, detail: Detail, breast: BreastRegion) -> BoolImage:
     """Return which blobs stand out from the breast by `OWN_SHARE` as much as from what is outside."""
-    image, beside_px = detail.levels[0], _rim_px(seeds, BESIDE_RADII, detail.pixel_mm)
-    outside = _is_outside(breast, *beside_px)
-    height = image.sample(seeds.row_px, seeds.col_px)[:, None] - image.sample(*beside_px)
+    beside_px = _rim_px(seeds, BESIDE_RADII, detail.pixel_mm)
+    over_breast, over_outside = _heights(seeds, beside_px, _is_outside(breast, *beside_px), detail)
+    return np.asarray(over_breast >= OWN_SHARE * over_outside, np.bool_)
+
+
+def _heights(
+    seeds: Seeds, beside_px: tuple[Floats, Floats], outside: BoolImage, detail: Detail
+) -> tuple[Floats, Floats]:
+    """Return the mean heights of seeds over the places beside them in the breast, and over those outside."""
+    image = detail.levels[0]
+    height = image.sample(seeds.row_px, seeds.col_px)[:, None] - image.sample(*beside_px).astype(np.float64)
     over_breast, over_outside = (
         (height * part).sum(axis=1) / np.maximum(np.count_nonzero(part, axis=1), 1) for part in (~outside, outside)
     )
-    return np.asarray(over_breast >= OWN_SHARE * over_outside, np.bool_)
+    return over_breast, over_outside
 
 
 def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
@@ -173,19 +239,23 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
     return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
 
 
-def _peaks(detail: Detail, band: Band, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+def _threshold_sigma(band: Band, settings: DetectSettings) -> float:
+    if band.scale_mm < settings.large_scale_mm:
+        return settings.supported_sigma
+    # the larger a spot, the larger its part in the window that its own noise is measured in
+    return settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
+
+
+def _peaks(detail: Detail, band: Band, breast: BreastRegion, threshold: float, cells: BoolImage) -> Seeds:
+    """Return the local maxima of a band over a threshold in noise units, in some cells of the zone map."""
     level, response = detail.levels[band.level], band.response
-    threshold = settings.supported_sigma
-    if band.scale_mm >= settings.large_scale_mm:
-        # the larger a spot, the larger its part in the window that its own noise is measured in
-        threshold = settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
     row, col = _maxima(response, threshold * float(band.noise.sigma.min() * band.noise.factor.min()))
     if not len(row):
         return Seeds.empty()
     row_px = level.origin_px[0] + level.step_px * row.astype(np.float64)
     col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
     sigma = response[row, col] / band.noise.at(detail.where(row_px, col_px))
-    keep = (sigma > threshold) & breast.is_searched[breast.cells(row_px, col_px)]
+    keep = (sigma > threshold) & cells[breast.cells(row_px, col_px)]
     row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
     n = len(row_px)
     return Seeds.blank(

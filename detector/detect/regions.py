@@ -26,8 +26,8 @@ FINEST_CELL_MM = 0.101
 the same cells, and give the same spots."""
 
 CLEAR_SIGMA = 6.0
-"""Step across the border, in noise units, that coarse candidates must have which do not look like a disc in even
-surroundings: twice that of others. They are those of faint response, those beside tissue, and domes."""
+"""Step across the border, in noise units, that coarse candidates of faint response and domes must have: twice that of
+others."""
 
 DOMED_SCALE_MM = 0.8
 """Scale over which a macrocalcification may end lower than it is high, as a dome does: the share of the height that is
@@ -111,10 +111,9 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     -------
     Regions
         Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
-        that leave their window, and without coarse ones that fade. A coarse one may come twice, with two outlines.
+        that leave their window, and without coarse ones that fade.
     """
     parts: list[Regions] = []
-    faded: list[Regions] = []
     for index, level in enumerate(detail.levels):
         chosen = seeds[seeds.level == index]
         if not len(chosen):
@@ -125,21 +124,10 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         near = np.flatnonzero(~chosen.cut)
         with_edges, sharp = _sharp(detail, chosen[near], settings)
         parts.append(_on_pixels(detail, level, with_edges[sharp], inside[near[sharp]]))
-        coarse, fades = chosen.scale_mm >= settings.coarse_scale_mm, ~chosen.cut
-        fades[near[sharp]] = False
-        parts.append(_beside_tissue(detail, level, chosen[coarse & chosen.cut], settings))
-        faded.append(_beside_tissue(detail, level, chosen[coarse & fades], settings))
         far = _is_followed(detail, level, chosen, seen)
         if far.any() and index + 1 < len(detail.levels):
             parts += _followed(detail, index, chosen[far], settings)
-    regions = Regions.concatenate(parts)
-    return Regions.concatenate([regions, _apart(Regions.concatenate(faded), regions, detail, settings)])
-
-
-def _apart(faded: Regions, regions: Regions, detail: Detail, settings: DetectSettings) -> Regions:
-    """Return the regions whose peak no coarse one of the others holds: what is whole without them needs them not."""
-    coarse = regions.seeds.scale_mm >= settings.coarse_scale_mm
-    return faded[~np.isin(peak_pixels(faded.seeds, detail), regions.pixel[coarse[regions.owner]])]
+    return Regions.concatenate(parts)
 
 
 def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
@@ -148,22 +136,6 @@ def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
     row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, rows - 1)
     col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, cols - 1)
     return np.asarray(row * cols + col, np.int64)
-
-
-def _beside_tissue(detail: Detail, level: Level, seeds: Seeds, settings: DetectSettings) -> Regions:
-    """Return the regions of coarse seeds that run over their window or fade, over the tissue beside or under them.
-
-    Half of the height over the middle of the surroundings is less than bright tissue on one side, or than the rise of
-    tissue around: the outline of a disc there runs into it. Half of the height over the brighter quarter is not, and a
-    sharp border lies at any height.
-    """
-    if not len(seeds):
-        return Regions.concatenate([])
-    seeds, inside = _grow(detail, level, seeds, REACH, over_brighter=True)
-    is_clear = seeds.height >= CLEAR_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
-    whole = np.flatnonzero(is_clear & ~seeds.cut)
-    seeds, sharp = _sharp(detail, seeds[whole], settings)
-    return _on_pixels(detail, level, seeds[sharp], inside[whole[sharp]])
 
 
 def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
@@ -277,12 +249,10 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(
-    detail: Detail, level: Level, seeds: Seeds, reach: int, *, over_brighter: bool = False
-) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs.
 
-    The height is that over the middle of the surroundings, or over their brighter quarter.
+    The height is that over the middle of the surroundings.
     """
     windows = _Windows.around(level, seeds, reach)
     tophat = windows.cut_from(level.tophat)
@@ -292,7 +262,7 @@ def _grow(
     ring_row = windows.inner(radius * SINE, windows.row[:, None, None])
     ring_col = windows.inner(radius * COSINE, windows.col[:, None, None])
     around = sorted_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0))
-    upper = len(around) * 3 // 4 if over_brighter else len(around) // 2
+    upper = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
     base = (0.5 * (around[upper - 1] + around[upper])).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]

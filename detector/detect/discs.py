@@ -1,0 +1,205 @@
+"""Round macrocalcifications, found by the step that they have all around: whatever strands cross or lie beside them.
+
+A disc is high over its own surroundings nowhere near as evenly as it ends. So its outline is not taken at half of a
+height, but where the grey level falls most steeply along rays from its middle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.detect.borders import COSINE, EDGE_MM, REFINED_CELL_MM, SINE
+from detector.detect.peaks import disc_peaks
+from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_levels
+from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, sample_bilinear
+from detector.settings import DetectSettings
+
+FIRST_SHARES, NEXT_SHARES, LAST_SHARES, RIM_SHARES = (0.4, 1.8), (0.6, 1.5), (0.8, 1.25), (0.9, 1.1)
+"""Distances by the radius within which the rim is sought: from a band's peak, then closer and closer, and for the test
+of what was found."""
+
+N_PLACES, N_RIM_PLACES = 12, 3
+"""Places on each ray at which the step is read, and of these tests."""
+
+ON_CIRCLE = 0.15
+"""Distance from the circle, by its radius, within which a ray's steepest place is on it."""
+
+FEWEST_AT_FIRST, LEAST_FIRST_SIGMA, FEWEST_AT_LAST = 0.4, 2.0, 0.9
+"""Share of the rays on a circle, and step in noise units of all rays but a quarter, of what is looked at more closely;
+and the share in the end: all of sixteen but one."""
+
+LEAST_SHARE, LEAST_SIGMA = 0.4, 4.0
+"""Least step of all rays but a quarter, which strands may hide, by the disc's height and in noise units: a disc keeps
+over 0.6 of its height with the blur of common systems, a Gaussian lump of 2 mm 0.2."""
+
+INNER_SHARES, OUTSIDE_MM = np.array([[0.35, 0.6]]), 0.25
+"""Where the height is read: within, by the radius, and the distance outside, beyond the blur."""
+
+N_ROUNDS = 4
+"""Rounds of the fit of a circle; in each, places far from it count less (Holland and Welsch 1977, doi
+10.1080/03610927708827533)."""
+
+Floats = NDArray[np.float64]
+
+_UNIT = np.stack([np.ones(len(SINE)), SINE, COSINE], axis=1)
+"""What a radius, and a shift along rows and columns, add to the distance of the rim in each direction."""
+
+
+@dataclass(frozen=True)
+class _Circles:
+    """Circles in pixels of the whole image, columns of shape (n, 1)."""
+
+    row: Floats
+    col: Floats
+    radius: Floats
+
+    def __getitem__(self, rows: BoolImage) -> _Circles:
+        return _Circles(self.row[rows], self.col[rows], self.radius[rows])
+
+    def sample(self, level: Level, away_px: Floats) -> FloatImage:
+        """Return grey levels on the rays, `away_px` from the middle, which is of shape (n, n places)."""
+        row, col = (
+            level.to_cells(place, axis).astype(np.float32)[:, :, None]
+            + (away_px / level.step_px).astype(np.float32)[:, :, None] * way.astype(np.float32)
+            for axis, (place, way) in enumerate(((self.row, SINE), (self.col, COSINE)))
+        )
+        return sample_bilinear(level.image, row, col)
+
+    def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
+        """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (n, 16)."""
+        away = self.radius * np.linspace(*shares, n_places)
+        fall = self.sample(level, np.maximum(away - delta_px, 0)) - self.sample(level, away + delta_px)
+        # neighbouring rays are averaged, lest the steepest be the noise's
+        fall = (fall + np.roll(fall, 1, axis=2) + np.roll(fall, -1, axis=2)) / 3
+        steepest = fall.argmax(axis=1)
+        step = np.take_along_axis(fall, steepest[:, None], axis=1)[:, 0]
+        return np.take_along_axis(away, steepest, axis=1), step.astype(np.float64)
+
+    def near(self, beside: Floats) -> BoolImage:
+        """Return which places at a distance from the circles are on them."""
+        return np.asarray(np.abs(beside) < ON_CIRCLE * self.radius, np.bool_)
+
+    def inside(self, detail: Detail) -> BoolImage:
+        """Return which circles keep off the border of the image."""
+        rows, cols = detail.image_shape
+        nearest = np.minimum.reduce([self.row, rows - 1 - self.row, self.col, cols - 1 - self.col])
+        return np.asarray((nearest - self.radius >= border_px(detail))[:, 0], np.bool_)
+
+    def fitted(self, distance: Floats, step: Floats) -> tuple[_Circles, Floats]:
+        """Return the circles through places on the rays, large steps first, and each place's distance from them."""
+        weight = np.clip(step / np.maximum(np.median(step, axis=1, keepdims=True), 1e-9), 0, 1.5)
+        products = (_UNIT[:, :, None] * _UNIT[:, None, :]).reshape(len(_UNIT), 9)
+        beside, own = np.zeros_like(distance), np.zeros((len(distance), 3))
+        for _ in range(N_ROUNDS):
+            counted = weight / (1 + (beside / (ON_CIRCLE * self.radius)) ** 2)
+            matrix = (counted @ products).reshape(-1, 3, 3) + 1e-9 * np.eye(3)
+            own = np.linalg.solve(matrix, ((counted * distance) @ _UNIT)[:, :, None])[:, :, 0]
+            beside = distance - own @ _UNIT.T
+        shift = np.clip(own[:, 1:], -0.5 * self.radius, 0.5 * self.radius)
+        radius = np.clip(own[:, :1], 0.5 * self.radius, 2 * self.radius)
+        return _Circles(self.row + shift[:, :1], self.col + shift[:, 1:], radius), beside
+
+
+def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
+    """Return the round things that end in a step nearly all around.
+
+    Parameters
+    ----------
+    detail : Detail
+    breast : BreastRegion
+    settings : DetectSettings
+
+    Returns
+    -------
+    Regions
+        Seeds in the middle of each, with all columns; one disc may come several times.
+    """
+    seeds, circles = _promising(disc_peaks(detail, breast, settings), detail)
+    level, delta_px = _coarsest_of(detail, FINEST_CELL_MM), _delta_px(detail)
+    beside = circles.radius
+    for shares in (NEXT_SHARES, LAST_SHARES):
+        circles, beside = circles.fitted(*circles.steps(level, shares, N_PLACES, delta_px))
+    on_circle = circles.near(beside)
+    _, step = circles.steps(level, RIM_SHARES, N_RIM_PLACES, delta_px)
+    inside = circles.sample(level, circles.radius * INNER_SHARES).mean(axis=(1, 2))
+    around = circles.sample(level, circles.radius + OUTSIDE_MM / detail.pixel_mm)[:, 0]
+    seeds = _on_discs(seeds, circles, detail).replace(
+        height=inside - np.median(around, axis=1),
+        edge=step.mean(axis=1),
+        **_plane(0.5 * (inside[:, None] + around), circles),
+    )
+    least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px))
+    kept = (on_circle.mean(axis=1) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
+    kept &= (seeds.height > 0) & circles.inside(detail)
+    rim_px = circles.radius + np.where(on_circle, beside, 0)
+    return _filled(detail, seeds[kept], circles[kept], rim_px[kept])
+
+
+def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
+    """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
+    radius = np.sqrt(2) * seeds.scale_mm / detail.pixel_mm
+    circles = _Circles(seeds.row_px[:, None], seeds.col_px[:, None], radius[:, None])
+    distance, step = circles.steps(_coarsest_of(detail, REFINED_CELL_MM), FIRST_SHARES, N_PLACES, _delta_px(detail))
+    circles, beside = circles.fitted(distance, step)
+    stands_out = _all_but_a_quarter(step) >= LEAST_FIRST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
+    kept = stands_out & (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST) & circles.inside(detail)
+    return seeds[kept], circles[kept]
+
+
+def _on_discs(seeds: Seeds, circles: _Circles, detail: Detail) -> Seeds:
+    """Return the seeds in the middle of their circles, at the scale of discs of that size."""
+    scale_mm = circles.radius[:, 0] / np.sqrt(2) * detail.pixel_mm
+    return seeds.replace(
+        row_px=np.rint(circles.row[:, 0]),
+        col_px=np.rint(circles.col[:, 0]),
+        scale_mm=scale_mm,
+        level=coarsest_levels(detail, scale_mm),
+        cut=np.zeros(len(seeds), np.bool_),
+    )
+
+
+def _plane(level: Floats, circles: _Circles) -> dict[str, Floats]:
+    """Return the plane through grey levels on the rim, as columns of seeds."""
+    radius = circles.radius[:, 0]
+    tilt_row, tilt_col = (2 * (level * way).mean(axis=1) / radius for way in (SINE, COSINE))
+    return {"threshold": level.mean(axis=1), "tilt_row": tilt_row, "tilt_col": tilt_col}
+
+
+def _delta_px(detail: Detail) -> float:
+    """Return how far before and behind a place its step is read."""
+    return max(EDGE_MM / detail.pixel_mm, 1.0)
+
+
+def _coarsest_of(detail: Detail, cell_mm: float) -> Level:
+    """Return the coarsest level with cells up to a size, or the finest."""
+    return [one for one in detail.levels if one.step_px * detail.pixel_mm <= cell_mm or one.step_px == 1][-1]
+
+
+def _all_but_a_quarter(step: Floats) -> Floats:
+    """Return the step that three quarters of the rays have at least."""
+    rank = step.shape[1] // 4
+    return np.asarray(np.partition(step, rank, axis=1)[:, rank], np.float64)
+
+
+def _filled(detail: Detail, seeds: Seeds, circles: _Circles, rim_px: Floats) -> Regions:
+    """Return the pixels within the rim, whose distance from the middle is given along the rays."""
+    if not len(seeds):
+        return Regions.concatenate([])
+    rows, cols = detail.levels[0].image.shape
+    offset = np.arange(-math.ceil(rim_px.max()), math.ceil(rim_px.max()) + 1)
+    row = seeds.row_px.astype(np.int64)[:, None, None] + offset[:, None]
+    col = seeds.col_px.astype(np.int64)[:, None, None] + offset
+    d_row, d_col = row - circles.row[:, :, None], col - circles.col[:, :, None]
+    turn = np.arctan2(d_row, d_col) % (2 * np.pi) * (len(SINE) / (2 * np.pi))
+    before = np.floor(turn).astype(np.int64)
+    each, share = np.arange(len(seeds))[:, None, None], turn - before
+    low, high = rim_px[each, before % len(SINE)], rim_px[each, (before + 1) % len(SINE)]
+    within = np.hypot(d_row, d_col) <= low + share * (high - low)
+    row, col = np.broadcast_arrays(row - detail.box.row_start, col - detail.box.col_start)
+    within &= (row > 0) & (row < rows - 1) & (col > 0) & (col < cols - 1)
+    owner = np.broadcast_to(each, within.shape)[within]
+    return Regions(seeds, owner.astype(np.int32), (row[within] * cols + col[within]).astype(np.int32))
