@@ -45,8 +45,9 @@ BEND_MM, MOST_BENDS = 4.0, 8
 """Length of a vessel for each degree of its polynomial, and the highest degree. A bend takes two degrees;
 higher powers swing where calcium is missing."""
 
-N_FITS = 3
-"""How often the pieces on the walls are taken anew after a fit: each fit moves fewer pieces than the one before."""
+FIT_SLACK = (2.0, 1.5, 1.0)
+"""How far off the walls, in units of what is allowed in the end, pieces may lie in one fit after another: the first
+curve, bent to few of them, swings where they are missing."""
 
 FITTED_SHARE, BESIDE_MM = 0.7, 2.0
 """Share of the pieces between the walls and up to 2 mm beside them that must keep to the walls: the outlines of others
@@ -92,12 +93,12 @@ class _Walls:
         middle, slope = self.across(self.along(place))
         return np.asarray(((place - self.middle) @ _normal(self.axis) - middle) / np.hypot(1.0, slope), np.float64)
 
-    def fits(self, ends: Floats) -> BoolImage:
+    def fits(self, ends: Floats, slack: float = 1.0) -> BoolImage:
         """Return which pieces keep to a wall with both ends."""
         limit = min(OFF_WALL_MM, OFF_WALL_SHARE * 2 * self.half_mm) if self.half_mm else OFF_WALL_MM
         off = self.off(ends)
         side = np.sign(off.mean(axis=1, keepdims=True))
-        return np.asarray((np.abs(off - side * self.half_mm) <= limit).all(axis=1), np.bool_)
+        return np.asarray((np.abs(off - side * self.half_mm) <= slack * limit).all(axis=1), np.bool_)
 
 
 def find_tracks(spots: Spots, sure: float) -> BoolImage:
@@ -227,8 +228,8 @@ def _fit(ends: Floats, walls: _Walls | None = None) -> _Walls:
 
 def _follow(walls: _Walls, ends: Floats) -> tuple[_Walls, BoolImage]:
     """Return walls fitted anew to the pieces that keep to them, and which those are."""
-    for _ in range(N_FITS):
-        fits = walls.fits(ends)
+    for slack in FIT_SLACK:
+        fits = walls.fits(ends, slack)
         if fits.sum() < LEAST_SINGLE:
             break
         walls = _fit(ends[fits], walls)
