@@ -41,7 +41,7 @@ from detector.read import read_mammogram
 from detector.records import Distribution, Morphology, Reading
 
 ROOT = Path(__file__).resolve().parents[1]
-ZONES = ROOT / "detector" / "evaluate" / "zones.csv"
+ZONES, DIGITAL_ZONES = (ROOT / "detector" / "evaluate" / name for name in ("zones.csv", "zones_digital.csv"))
 FILM_MM, NYU_MM, MIAS_MM = 0.0435, 0.07, 0.2
 FIRST_SEED = 5000
 """Training uses seeds below 200."""
@@ -145,13 +145,15 @@ def judge_without(patient: str, plan: Plan) -> Path:
 
 
 def digital(plan: Plan) -> list[Background]:
-    """Return the digital mammograms of the extra data; zones of real calcium are in a table beside them, if any."""
+    """Return the digital mammograms of the extra data."""
     if not (plan.extra_data and plan.wants("digital")):
         return []
     folder = plan.extra_data / "nyu"
     named = [(p, ImageTruth(p.name, re.split(r"_[LR][-_]", p.stem)[0])) for p in sorted(folder.glob("*.png"))]
-    images = add_zones(named, folder / "zones.csv") if (folder / "zones.csv").is_file() else named
-    found = [Background(t.image_id, p, t.patient_id, "digital", NYU_MM, ignored=t.ignored) for p, t in images]
+    found = [
+        Background(t.image_id, p, t.patient_id, "digital", NYU_MM, ignored=t.ignored)
+        for p, t in add_zones(named, DIGITAL_ZONES)
+    ]
     for background in found:
         background.check()
     return found

@@ -132,18 +132,26 @@ def point_rows(outcomes: Sequence[Outcome], normal: Mapping[str, Sequence[Outcom
 # groups
 
 
-def cluster_score(outcomes: Sequence[Outcome], point: str, rule: ClusterRule = ClusterRule.R3) -> Score:
+def cluster_score(
+    outcomes: Sequence[Outcome], point: str, rule: ClusterRule = ClusterRule.R3, *, ignore_zones: bool = True
+) -> Score:
     """Return the score of the groups at an operating point, by R3 per view."""
-    return score_clusters([(o.truth, Findings.of_reading(o.at(point))) for o in outcomes], rule)
+    pairs = [(o.truth, Findings.of_reading(o.at(point))) for o in outcomes]
+    return score_clusters(pairs, rule, ignore_zones=ignore_zones)
 
 
 def cluster_rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    """Return the share of groups found at each rate, at two operating points and by two rules."""
+    """Return the share of groups found at each rate, at two operating points and by two rules.
+
+    Where real calcium is marked, there are rows with its zones counted as well.
+    """
     rows = []
     for point in POINTS[:2]:
         for rule in ClusterRule:
-            score = cluster_score(outcomes, point, rule)
-            rows.append({"operating point": point, "rule": rule.value} | _at_rates(score, CLUSTER_RATES, "image"))
+            for ignored in (True, False) if any(o.truth.ignored for o in outcomes) else (True,):
+                score = cluster_score(outcomes, point, rule, ignore_zones=ignored)
+                words = rule.value if ignored else f"{rule.value}, zones counted"
+                rows.append({"operating point": point, "rule": words} | _at_rates(score, CLUSTER_RATES, "image"))
     return rows
 
 
