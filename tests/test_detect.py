@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.detect import _still_there, detect_marks
+from detector.detect import detect_marks
 from detector.detect.borders import edge_steps
 from detector.detect.overlaps import _parts, _strongest
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
@@ -321,26 +321,6 @@ def test_macrocalcifications_are_one_mark_of_their_size(diameter_mm: float) -> N
     assert label > 0
     area_mm2 = (marks.labels == label).sum() * 0.01
     assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(diameter_mm, rel=0.05, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("area_then", "scale_mm", "kept"), [(0, 0.6, True), (4, 0.6, True), (1, 0.6, False), (4, 0.1, False)]
-)
-def test_what_was_seen_whole_once_is_kept(area_then: float, scale_mm: float, kept: bool) -> None:
-    """The second look has lost it, or has it run into something; fine specks have only one look that counts."""
-    pixels = tissue()
-    _, detail, marks = marks_of(pixels + 150 * disc(pixels.shape, (38.4, 24.0), 2.0))
-    label = label_at(marks, 383.5, 239.5)
-    seeds = marks.seeds[np.array([label - 1])].replace(scale_mm=np.array([scale_mm]))
-    pixel = np.flatnonzero(marks.labels == label).astype(np.int32)
-    first = Regions(seeds, np.zeros(len(pixel), np.int32), pixel)
-    wide = np.unique(pixel[:, None] + np.arange(round(area_then * 20)).astype(np.int32))
-    then = Regions(seeds, np.zeros(len(wide), np.int32), wide) if area_then > 1 else first
-    second = then if area_then else Regions.concatenate([])
-    canvas = np.zeros(marks.labels.shape, np.int32)
-    found = _still_there(first, second, canvas, detail, SETTINGS.detect)
-    assert len(found.seeds) == kept and len(found.pixel) == kept * len(pixel)
-    assert not canvas.any()
 
 
 def test_nothing_runs_over_the_border_of_the_image() -> None:

@@ -24,10 +24,6 @@ WALL_SHARE = 0.6
 """Area by that of a disc of the same radius of gyration under which a mark is a wall around what it does not fill: of a
 ring that is twice its thickness by its radius."""
 
-OUTGROWN = 1.5
-"""Area at the second look by that at the first from which a mark has run into something: outlines of one object differ
-by less."""
-
 
 def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
     """Find blobs of all scales and the pixels over half height that belong to each.
@@ -36,7 +32,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
     cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that
-    the first has measured; large marks that are lost then, or run into others, stay as they were.
+    the first has measured, and with discs, whose outline is sought along rays.
 
     Parameters
     ----------
@@ -56,35 +52,14 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     canvas = np.zeros(shape, np.int32)
     marks = resolve_overlaps(grow_regions(detail, find_peaks(detail, breast, settings), settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
-    first = Regions(_measured(marks, detail), canvas.ravel()[marks.pixels] - 1, marks.pixels)
-    regions = grow_regions(detail, first.seeds, settings)
+    seeds = _measured(marks, detail)
     canvas.ravel()[marks.pixels] = 0
-    still_there = _still_there(first, regions, canvas, detail, settings)
-    regions = Regions.concatenate([regions, still_there, find_discs(detail, breast, settings)])
-    marks = resolve_overlaps(regions, detail, canvas)
+    regions = [grow_regions(detail, seeds, settings), find_discs(detail, breast, settings)]
+    marks = resolve_overlaps(Regions.concatenate(regions), detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
-
-
-def _still_there(
-    first: Regions, second: Regions, canvas: NDArray[np.int32], detail: Detail, settings: DetectSettings
-) -> Regions:
-    """Return the coarse regions of the first time that the second has lost, or that have grown into others there.
-
-    What was seen whole once is kept: on coarser cells a disc may run into tissue that it is clear of on finer ones. The
-    canvas is empty, and left so.
-    """
-    area = np.bincount(first.owner, minlength=len(first.seeds))
-    canvas.ravel()[second.pixel] = np.bincount(second.owner)[second.owner]
-    area_then = np.bincount(first.owner, canvas.ravel()[first.pixel], len(area)) / np.maximum(area, 1)
-    canvas.ravel()[second.pixel] = 0
-    kept = (area_then == 0) | (area_then > OUTGROWN * area)
-    kept &= first.seeds.scale_mm >= settings.coarse_scale_mm
-    first = first[kept]
-    edge = edge_steps(detail, first.seeds, bounded=True)
-    return dataclasses.replace(first, seeds=first.seeds.replace(edge=edge))
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
