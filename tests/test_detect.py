@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from scipy import ndimage
 from detector.breast import find_breast
 from detector.detect import detect_marks
 from detector.detect.borders import edge_steps
+from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.overlaps import _parts, _strongest
 from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
 from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
@@ -370,6 +371,103 @@ def test_a_disc_where_strands_cross_is_one_mark_of_its_size(seed: int, beside_mm
     _, _, marks = marks_of(pixels + strands + height * disc(pixels.shape, (38.4, 24.0), 2.2))
     label = label_at(marks, 383.5, 239.5)
     assert label and 0.2 * np.sqrt((marks.labels == label).sum() / np.pi) == pytest.approx(2.2, rel=0.15)
+
+
+@given(
+    st.floats(-0.4, 0.4),
+    st.floats(-0.4, 0.4),
+    st.floats(0.8, 1.2),
+    st.lists(st.integers(0, 15), max_size=3, unique=True),
+    st.floats(-0.5, 0.5),
+)
+def test_a_circle_is_fitted_through_what_lies_on_it(
+    row: float, col: float, radius: float, off: list[int], by: float
+) -> None:
+    """Up to a few rays that have met something else, and from a first circle that lies beside."""
+    angle = np.arange(16) * np.pi / 8
+    inwards = row * np.sin(angle) + col * np.cos(angle)
+    # where a ray from the origin leaves the circle
+    distance = inwards + np.sqrt(radius**2 - row**2 - col**2 + inwards**2)
+    distance[off] += by
+    circles = _Circles(np.zeros((1, 1)), np.zeros((1, 1)), np.full((1, 1), 0.9))
+    step = np.ones((1, 16))
+    for _ in range(6):
+        found, beside = circles.fitted(distance[None], step)
+        shift = np.array([found.row[0, 0], found.col[0, 0]])
+        if np.hypot(*shift) < 1e-3:
+            break
+        row, col = row - shift[0], col - shift[1]
+        inwards = row * np.sin(angle) + col * np.cos(angle)
+        distance = inwards + np.sqrt(radius**2 - row**2 - col**2 + inwards**2)
+        distance[off] += by
+        circles = _Circles(np.zeros((1, 1)), np.zeros((1, 1)), found.radius)
+    assert np.hypot(row, col) < 0.1 * radius
+    assert found.radius[0, 0] == pytest.approx(radius, rel=0.08)
+    on = np.delete(np.arange(16), off)
+    assert np.abs(beside[0, on]).max() < 0.15 * radius
+
+
+def test_what_lies_within_a_rim_is_filled() -> None:
+    """The slow equivalent looks at each pixel in turn."""
+    rng = np.random.default_rng(4)
+    detail = bare_detail(np.zeros((64, 64), np.float32))
+    middle, rim = rng.uniform(20, 40, (2, 3, 1)), rng.uniform(4, 9, (3, 16))
+    seeds = Seeds.blank(3, row_px=np.rint(middle[0, :, 0]), col_px=np.rint(middle[1, :, 0]))
+    regions = _filled(detail, seeds, _Circles(*middle, np.full((3, 1), 6.0)), rim)
+    for i in range(3):
+        slow = set()
+        for row, col in np.ndindex(64, 64):
+            d_row, d_col = row - middle[0, i, 0], col - middle[1, i, 0]
+            turn = np.interp(
+                np.arctan2(d_row, d_col), np.arange(-16, 17) * np.pi / 8, np.append(np.tile(rim[i], 2), rim[i, 0])
+            )
+            if np.hypot(d_row, d_col) <= turn:
+                slow.add(row * 64 + col)
+        assert set(regions.pixel[regions.owner == i].tolist()) == slow
+
+
+@given(st.integers(0, 99), st.floats(0.0, np.pi), st.floats(1.2, 2.6))
+@example(1, 0.0, 1.2)
+def test_discs_are_found_where_dense_tissue_ends_and_a_strand_runs(seed: int, angle: float, diameter_mm: float) -> None:
+    """Half of the disc lies on what is nearly as bright as itself, and a strand as bright runs through it."""
+    pixels = tissue(seed=seed)
+    rows, cols = np.indices(pixels.shape) * 0.1
+    across = (rows - 38.4) * np.cos(angle) - (cols - 24.0) * np.sin(angle)
+    along = (rows - 38.4) * np.sin(angle) + (cols - 24.0) * np.cos(angle)
+    dense = 80 / (1 + np.exp(-across / 0.5)) + 80 * np.exp(-(along**2) / (2 * 0.4**2))
+    mammogram = as_mammogram(pixels + dense + 100 * disc(pixels.shape, (38.4, 24.0), diameter_mm), view="CC")
+    breast = find_breast(mammogram, SETTINGS.breast)
+    regions = find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
+    near = np.hypot(regions.seeds.row_px - 383.5, regions.seeds.col_px - 239.5) < 3
+    assert near.any()
+    area_mm2 = 0.01 * np.bincount(regions.owner, minlength=len(near))[near]
+    assert 2 * np.sqrt(area_mm2.mean() / np.pi) == pytest.approx(diameter_mm, rel=0.1)
+
+
+def test_lumps_and_crossing_strands_are_no_discs() -> None:
+    for seed in range(3):
+        pixels = tissue(seed=seed)
+        rows, cols = np.indices(pixels.shape) * 0.1
+        pixels += 150 * np.exp(-((rows - 38.4) ** 2 + (cols - 30.0) ** 2) / (2 * 0.9**2))
+        pixels += sum(120 * np.exp(-((line - 18.0) ** 2) / (2 * 0.3**2)) for line in (rows, cols))
+        mammogram = as_mammogram(pixels, view="CC")
+        breast = find_breast(mammogram, SETTINGS.breast)
+        assert not len(find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect).seeds)
+
+
+@pytest.mark.parametrize(("height", "found"), [(0, False), (400, True)])
+def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: float, found: bool) -> None:
+    """Of 28 peaks along it two remain, which stand out from the tissue as well."""
+    pixels = tissue(noise=4.0)
+    rows, cols = np.indices(pixels.shape) * 0.1
+    # the skin runs aslant, so that its pixels are steps
+    pixels[rows + 0.3 * cols > 66.0] = 100
+    pixels = ndimage.gaussian_filter(pixels, 0.7) + height * disc(pixels.shape, (59.3, 20.0), 0.3)
+    _, _, marks = marks_of(pixels)
+    seeds = marks.seeds
+    from_skin_mm = (66.0 - 0.1 * seeds.row_px - 0.03 * seeds.col_px) / np.hypot(1, 0.3)
+    assert np.count_nonzero(np.abs(from_skin_mm) < 1.0) <= 2 + found
+    assert (np.hypot(seeds.row_px - 592.5, seeds.col_px - 199.5) < 3).any() == found
 
 
 def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:

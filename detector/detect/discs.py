@@ -36,6 +36,9 @@ LEAST_SHARE, LEAST_SIGMA = 0.4, 4.0
 """Least step of all rays but a quarter, which strands may hide, by the disc's height and in noise units: a disc keeps
 over 0.6 of its height with the blur of common systems, a Gaussian lump of 2 mm 0.2."""
 
+LEAST_RADIUS_MM = 0.45
+"""Radius of the smallest macrocalcification, less a tenth: where two strands cross there are smaller discs."""
+
 INNER_SHARES, OUTSIDE_MM = np.array([[0.35, 0.6]]), 0.25
 """Where the height is read: within, by the radius, and the distance outside, beyond the blur."""
 
@@ -134,7 +137,7 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     )
     least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px))
     kept = (on_circle.mean(axis=1) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
-    kept &= (seeds.height > 0) & circles.inside(detail)
+    kept &= (seeds.height > 0) & circles.inside(detail) & (circles.radius[:, 0] * detail.pixel_mm >= LEAST_RADIUS_MM)
     rim_px = circles.radius + np.where(on_circle, beside, 0)
     return _filled(detail, seeds[kept], circles[kept], rim_px[kept])
 
