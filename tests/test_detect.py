@@ -455,6 +455,19 @@ def test_lumps_and_crossing_strands_are_no_discs() -> None:
         assert not len(find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect).seeds)
 
 
+def test_specks_in_a_lump_are_no_disc() -> None:
+    """A lump of tissue that ends sharply has discs in it, which would be lost to it."""
+    pixels = tissue()
+    lump = 60 * disc(pixels.shape, (38.4, 24.0), 2.6)
+    places = [(38.4 + 0.7 * np.sin(turn), 24.0 + 0.7 * np.cos(turn)) for turn in np.arange(6) * np.pi / 3]
+    specks = 120 * sum(disc(pixels.shape, place, 0.3) for place in places)
+    for added, found in ((lump, True), (lump + specks, False)):
+        mammogram = as_mammogram(pixels + added, view="CC")
+        breast = find_breast(mammogram, SETTINGS.breast)
+        discs = find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect).seeds
+        assert (np.hypot(discs.row_px - 383.5, discs.col_px - 239.5) < 5).any() == found
+
+
 @pytest.mark.parametrize(("height", "found"), [(0, False), (400, True)])
 def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: float, found: bool) -> None:
     """Of 28 peaks along it two remain, which stand out from the tissue as well."""
@@ -474,7 +487,7 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     pixels = tissue(noise=1.0)
     rows, cols = np.indices(pixels.shape) * 0.1
     soft = 150 * np.exp(-((rows - 20.0) ** 2 + (cols - 24.0) ** 2) / (2 * 0.6**2))
-    _, detail, marks = marks_of(pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.1)
+    mammogram, detail, marks = marks_of(pixels + soft + 150 * disc(pixels.shape, (50.0, 24.0), 2.0), edge_share=0.1)
     seeds = marks.seeds
     share = seeds.edge / seeds.height
     sharp = np.flatnonzero(np.hypot(seeds.row_px * 0.1 - 50.0, seeds.col_px * 0.1 - 24.0) < 0.5)
@@ -483,9 +496,12 @@ def test_a_disc_keeps_its_step_and_a_lump_has_none() -> None:
     )
     assert share[sharp].max() > 0.65
     assert len(lump) and share[lump].max() < 0.35
-    coarse = seeds.scale_mm >= SETTINGS.detect.coarse_scale_mm
-    for bounded, chosen in ((True, coarse), (False, ~coarse)):
+    # those of discs are read where their rim was found
+    discs = find_discs(detail, find_breast(mammogram, SETTINGS.breast), SETTINGS.detect).seeds
+    coarse = (seeds.scale_mm >= SETTINGS.detect.coarse_scale_mm) & ~np.isin(seeds.edge, discs.edge)
+    for bounded, chosen in ((True, coarse), (False, seeds.scale_mm < SETTINGS.detect.coarse_scale_mm)):
         np.testing.assert_allclose(edge_steps(detail, seeds, bounded=bounded)[chosen], seeds.edge[chosen])
+    assert coarse.any() and len(discs)
 
 
 def test_height_of_a_disc_is_its_contrast_on_a_slope_too() -> None:

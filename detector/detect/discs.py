@@ -22,7 +22,7 @@ FIRST_SHARES, NEXT_SHARES, LAST_SHARES, RIM_SHARES = (0.4, 1.8), (0.6, 1.5), (0.
 """Distances by the radius within which the rim is sought: from a band's peak, then closer and closer, and for the test
 of what was found."""
 
-N_PLACES, N_RIM_PLACES = 12, 3
+N_PLACES, N_RIM_PLACES = 9, 3
 """Places on each ray at which the step is read, and of these tests."""
 
 ON_CIRCLE = 0.15
@@ -39,8 +39,12 @@ over 0.6 of its height with the blur of common systems, a Gaussian lump of 2 mm 
 LEAST_RADIUS_MM = 0.45
 """Radius of the smallest macrocalcification, less a tenth: where two strands cross there are smaller discs."""
 
-INNER_SHARES, OUTSIDE_MM = np.array([[0.35, 0.6]]), 0.25
+INNER_SHARES, OUTSIDE_MM = np.array([[0.2, 0.35, 0.5, 0.65]]), 0.25
 """Where the height is read: within, by the radius, and the distance outside, beyond the blur."""
+
+MOST_UNEVEN = 0.25
+"""Greatest standard deviation of the grey levels within, by the height, about a surface of second degree, which takes
+in a sphere's bulge and the tissue's slope: of discs with noise it is a tenth, of specks in a lump of tissue a third."""
 
 N_ROUNDS = 4
 """Rounds of the fit of a circle; in each, places far from it count less (Holland and Welsch 1977, doi
@@ -50,6 +54,16 @@ Floats = NDArray[np.float64]
 
 _UNIT = np.stack([np.ones(len(SINE)), SINE, COSINE], axis=1)
 """What a radius, and a shift along rows and columns, add to the distance of the rim in each direction."""
+
+
+def _surface() -> Floats:
+    """Return the matrix that lays a surface of second degree through grey levels at the inner places."""
+    y, x = ((INNER_SHARES.T * way).ravel() for way in (SINE, COSINE))
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    return np.asarray(np.linalg.pinv(terms).T @ terms.T, np.float64)
+
+
+_SURFACE = _surface()
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,11 @@ class _Circles:
         steepest = fall.argmax(axis=1)
         step = np.take_along_axis(fall, steepest[:, None], axis=1)[:, 0]
         return np.take_along_axis(away, steepest, axis=1), step.astype(np.float64)
+
+    def inner(self, level: Level) -> tuple[Floats, Floats]:
+        """Return the mean grey level within, and the standard deviation about a surface of second degree."""
+        grey = self.sample(level, self.radius * INNER_SHARES).reshape(len(self.row), len(_SURFACE)).astype(np.float64)
+        return grey.mean(axis=1), (grey - grey @ _SURFACE).std(axis=1)
 
     def near(self, beside: Floats) -> BoolImage:
         """Return which places at a distance from the circles are on them."""
@@ -128,7 +147,7 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
         circles, beside = circles.fitted(*circles.steps(level, shares, N_PLACES, delta_px))
     on_circle = circles.near(beside)
     _, step = circles.steps(level, RIM_SHARES, N_RIM_PLACES, delta_px)
-    inside = circles.sample(level, circles.radius * INNER_SHARES).mean(axis=(1, 2))
+    inside, uneven = circles.inner(level)
     around = circles.sample(level, circles.radius + OUTSIDE_MM / detail.pixel_mm)[:, 0]
     seeds = _on_discs(seeds, circles, detail).replace(
         height=inside - np.median(around, axis=1),
@@ -138,7 +157,9 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px))
     kept = (on_circle.mean(axis=1) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
     kept &= (seeds.height > 0) & circles.inside(detail) & (circles.radius[:, 0] * detail.pixel_mm >= LEAST_RADIUS_MM)
-    rim_px = circles.radius + np.where(on_circle, beside, 0)
+    kept &= uneven <= MOST_UNEVEN * seeds.height
+    beside = np.where(on_circle, beside, 0)
+    rim_px = circles.radius + (np.roll(beside, 1, axis=1) + beside + np.roll(beside, -1, axis=1)) / 3
     return _filled(detail, seeds[kept], circles[kept], rim_px[kept])
 
 
