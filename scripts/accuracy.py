@@ -161,7 +161,7 @@ def digital(plan: Plan) -> list[Background]:
 
 def trials_on(backgrounds: Sequence[Background], plan: Plan) -> list[Trial]:
     """Return all trials on real images."""
-    numbers = {Kind.STANDARD: plan.seeds, Kind.PHYSICAL: max(1, plan.seeds - 1), Kind.LINEAR: 1, Kind.BORDER: 1}
+    numbers = {Kind.STANDARD: plan.seeds, Kind.PHYSICAL: max(1, plan.seeds - 1), Kind.LINEAR: 3, Kind.BORDER: 1}
     return [
         Trial(FIRST_SEED + 10 * i + s, background, kind, with_peers=kind is Kind.STANDARD)
         for kind, n in numbers.items()
@@ -203,7 +203,7 @@ def form_phantoms(plan: Plan) -> list[Trial]:
 def track_phantoms(plan: Plan) -> list[Trial]:
     """Return phantoms with a calcified vessel each."""
     track = Group(Morphology.VASCULAR, 14, 20.0, Distribution.LINEAR)
-    n = max(1, plan.phantoms // 2)
+    n = max(1, 3 * plan.phantoms // 2)
     return [Trial(FIRST_SEED + 2000 + s, recipe=Recipe(groups=(track,), n_vessels=8)) for s in range(n)]
 
 
