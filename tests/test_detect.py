@@ -16,10 +16,11 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.detect import detect_marks
+from detector.detect.artefacts import MOST_OUTSIDE
 from detector.detect.borders import edge_steps
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.overlaps import _parts, _strongest
-from detector.detect.peaks import HIDING_SCALE_MM, MOST_OUTSIDE, find_peaks
+from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
 from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse

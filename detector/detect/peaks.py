@@ -10,29 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from detector.detect.borders import COSINE, SINE
+from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder
 from detector.detect.regions import border_px, coarsest_levels
-from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, Zone
+from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
 from detector.settings import DetectSettings
 
 STRIP_ROWS = 64
 """Rows of a response that are looked through together: a megabyte of the largest images."""
-
-MOST_OUTSIDE = 5
-"""Places of sixteen on a blob's rim outside the breast that make it a corner: a straight border has four."""
-
-BESIDE_RADII, OWN_SHARE = 1.3, 0.5
-"""Distance by the blob's radius at which it is compared with what lies beside it; and the share of its height over what
-is outside the breast that it has over the breast, from which it is an object of its own."""
-
-BESIDE_MM = 1.0
-"""Distance from the breast's border within which fine peaks are compared with the breast beside them: two cells of the
-zone map."""
-
-SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
-"""Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
-that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
-each of its ten links and more comes about in one of seven cases."""
 
 DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
 """Scales of the bands that discs of 1 to 4 mm answer to, and the least response of what is looked at: beside dense
@@ -41,13 +25,13 @@ tissue it is no more than noise, and the rim decides."""
 MARGIN_MM = 1.5
 """How far outside the breast the middle of a disc may lie that reaches into it: the radius of large beads."""
 
-Floats = NDArray[np.float64]
-
 HIDING_SCALE_MM = 0.8
 """Scale over which spots raise the noise that they are measured by: they fill a tenth of its window."""
 
 ECHO_SCALES = 1.2
 """Distance within which peaks of neighbouring bands are of one spot, in scales: less than the blob's radius."""
+
+Floats = NDArray[np.float64]
 
 
 def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
@@ -69,10 +53,10 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     ]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
-    seeds = seeds[_is_inside(seeds, detail) & ~_is_scan_line(seeds, detail.pixel_mm)]
+    seeds = seeds[_is_inside(seeds, detail) & ~is_scan_line(seeds, detail.pixel_mm)]
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
-    seeds = seeds[~_is_corner(seeds, detail, breast, settings)]
-    seeds = seeds[~_is_shoulder(seeds, detail, breast, settings)]
+    seeds = seeds[~is_corner(seeds, detail, breast, settings)]
+    seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
@@ -100,7 +84,7 @@ def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     near = cv2.dilate(breast.is_searched.view(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
     bands = [band for band in detail.bands if least <= band.scale_mm <= most]
     seeds = Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
-    return seeds[~_is_corner(seeds, detail, breast, settings)]
+    return seeds[~is_corner(seeds, detail, breast, settings)]
 
 
 def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
@@ -120,98 +104,12 @@ def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> Bo
     return own
 
 
-def _is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
-    """Return which coarse peaks are corners of what is exposed: their blob's rim leaves the breast or is a film's edge.
-
-    What stands out from the breast as well as from what is outside is none: a metal bead on the skin. Where the image
-    itself ends nothing is known of the rim.
-    """
-    corner = seeds.scale_mm >= settings.coarse_scale_mm
-    coarse = np.flatnonzero(corner)
-    outside = _is_outside(breast, *_rim_px(seeds[coarse], 1.0, detail.pixel_mm))
-    corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
-    leaving = np.flatnonzero(corner)
-    corner[leaving] = ~_stands_alone(seeds[leaving], detail, breast)
-    return corner
-
-
-def _is_shoulder(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
-    """Return which fine peaks beside the breast's border do not stand out from the breast.
-
-    Where the grey level falls steeply to the background, all pixels of the skin's rim are brighter than around them.
-    """
-    shoulder = seeds.scale_mm < settings.coarse_scale_mm
-    shoulder &= breast.skin_distance_mm[breast.cells(seeds.row_px, seeds.col_px)] <= BESIDE_MM
-    fine = seeds[shoulder]
-    beside_px = _around_px(fine, BESIDE_MM / detail.pixel_mm)
-    outside = _is_outside(breast, *beside_px)
-    over_breast, _ = _heights(fine, beside_px, outside, detail)
-    standing = over_breast >= settings.supported_sigma * detail.noise_at(fine.row_px, fine.col_px)
-    shoulder[shoulder] = (np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE) & ~standing
-    return shoulder
-
-
-def _rim_px(seeds: Seeds, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:
-    """Return rows and columns in sixteen directions around each blob, at a distance in its radii, shape (n, 16)."""
-    return _around_px(seeds, radii * math.sqrt(2) * seeds.scale_mm[:, None] / pixel_mm)
-
-
-def _around_px(seeds: Seeds, away_px: Floats | float) -> tuple[Floats, Floats]:
-    """Return rows and columns in sixteen directions around each seed, shape (n, 16)."""
-    return seeds.row_px[:, None] + away_px * SINE, seeds.col_px[:, None] + away_px * COSINE
-
-
-def _is_outside(breast: BreastRegion, row_px: Floats, col_px: Floats) -> BoolImage:
-    """Return which places are no breast, or a film's edge."""
-    zones = breast.zones[breast.cells(row_px, col_px)]
-    return np.asarray((zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST, np.bool_)
-
-
-def _stands_alone(seeds: Seeds, detail: Detail, breast: BreastRegion) -> BoolImage:
-    """Return which blobs stand out from the breast by `OWN_SHARE` as much as from what is outside."""
-    beside_px = _rim_px(seeds, BESIDE_RADII, detail.pixel_mm)
-    over_breast, over_outside = _heights(seeds, beside_px, _is_outside(breast, *beside_px), detail)
-    return np.asarray(over_breast >= OWN_SHARE * over_outside, np.bool_)
-
-
-def _heights(
-    seeds: Seeds, beside_px: tuple[Floats, Floats], outside: BoolImage, detail: Detail
-) -> tuple[Floats, Floats]:
-    """Return the mean heights of seeds over the places beside them in the breast, and over those outside."""
-    image = detail.levels[0]
-    height = image.sample(seeds.row_px, seeds.col_px)[:, None] - image.sample(*beside_px).astype(np.float64)
-    over_breast, over_outside = (
-        (height * part).sum(axis=1) / np.maximum(np.count_nonzero(part, axis=1), 1) for part in (~outside, outside)
-    )
-    return over_breast, over_outside
-
-
 def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
     """Return which peaks keep off the border of the image."""
     rows, cols = detail.image_shape
     row, col = seeds.row_px, seeds.col_px
     nearest = np.minimum.reduce([row, rows - 1 - row, col, cols - 1 - col])
     return np.asarray(nearest >= border_px(detail), np.bool_)
-
-
-def _is_scan_line(seeds: Seeds, pixel_mm: float) -> BoolImage:
-    """Return which peaks lie in a chain along one row or column of pixels that is too long and straight to be grown."""
-    in_line = np.zeros(len(seeds), np.bool_)
-    if not len(seeds):
-        return in_line
-    for across, along in ((seeds.row_px, seeds.col_px), (seeds.col_px, seeds.row_px)):
-        # twice, half a strip apart, since a line may lie on the border of two
-        for shift in (0.0, 0.5):
-            strip = np.floor(across * pixel_mm / SCAN_LINE_WIDTH_MM + shift)
-            # one key sorts in a third of the time of two; ties are of one chain
-            order = np.argsort(strip * (along.max() + 1.0) + along)
-            place_mm, strip = along[order] * pixel_mm, strip[order]
-            is_start = (np.diff(strip, prepend=-1.0) != 0) | (np.diff(place_mm, prepend=0.0) > SCAN_LINE_GAP_MM)
-            start = np.flatnonzero(is_start)
-            chain = np.cumsum(is_start) - 1
-            length_mm = place_mm[np.append(start[1:], len(order)) - 1] - place_mm[start]
-            in_line[order] |= length_mm[chain] >= SCAN_LINE_MM
-    return in_line
 
 
 def _tree(places: Floats) -> cKDTree:

@@ -255,7 +255,9 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     The height is that over the middle of the surroundings.
     """
     windows = _Windows.around(level, seeds, reach)
-    tophat = windows.cut_from(level.tophat)
+    # the top-hat is asked in the windows only
+    tophat = windows.cut_from(level.image)
+    tophat -= windows.cut_from(level.background)
 
     each = np.arange(len(seeds))[:, None, None]
     radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
