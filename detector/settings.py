@@ -228,7 +228,7 @@ class AssessSettings:
     """How `assess` ranks clusters and flags them."""
 
     review_suspicion: float = _knob(
-        0.31, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
+        0.32, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(

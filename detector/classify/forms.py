@@ -18,6 +18,10 @@ pixels and blur leave to round grains, close to 1, and those of irregular ones."
 ROD_SOLIDITY, ROD_SMOOTHNESS = 0.85, 0.85
 """Solidity and smoothness from which a long form is a rod: a slight bend costs a tenth of either."""
 
+OUTLINE_MM = 0.1
+"""By how much the stroke of arms may be measured too wide, where they meet and where tissue is bright: rather a wide
+form that stays micro than a thin one, the most suspicious there is, called macro."""
+
 LARGE_ROD_MM = 2.0
 """Length from which a rod is told by its form word: shorter ones may be oblong grains."""
 
@@ -101,7 +105,7 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
     rod &= np.minimum(spots.width_mm, spots.stroke_mm) >= settings.rod_width_mm
     rod &= spots.length_mm > settings.rod_length_mm
     # a thin line that is bent or has arms is wide to the calipers, whatever shape it was told; a rim's wall is no line
-    thin = (spots.stroke_mm < THIN_MM) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
+    thin = (spots.stroke_mm < THIN_MM + OUTLINE_MM) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
     macro = ((spots.width_mm >= settings.macro_width_mm) & ~thin) | rod
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
     return np.where(np.isnan(spots.width_mm), Kind.UNKNOWN, kind).astype(np.int8)

@@ -16,9 +16,10 @@ N_DIRECTIONS = 36
 OPEN_SHARE = 0.75
 """Area by that of the convex hull under which a ring is open."""
 
-RING_SPREAD = 0.33
-"""Standard deviation by mean of the distance from the middle, up to which a form is a ring: an arc of 270 degrees has
-0.22, a half circle 0.36, three arms from a point 0.58."""
+RING_SPREAD = 0.3
+"""Standard deviation by mean of the distance from the middle, up to which a form is a ring: an arc of 225 degrees has
+0.27, a half circle 0.36, two arms at an angle of 60 degrees 0.35 and a little less with their thickness, three arms
+from a point 0.58."""
 
 
 @dataclass(frozen=True)
