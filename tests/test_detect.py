@@ -414,7 +414,7 @@ def test_what_lies_within_a_rim_is_filled() -> None:
     detail = bare_detail(np.zeros((64, 64), np.float32))
     middle, rim = rng.uniform(20, 40, (2, 3, 1)), rng.uniform(4, 9, (3, 16))
     seeds = Seeds.blank(3, row_px=np.rint(middle[0, :, 0]), col_px=np.rint(middle[1, :, 0]))
-    regions = _filled(detail, seeds, _Circles(*middle, np.full((3, 1), 6.0)), rim)
+    regions = _filled(detail, seeds, _Circles(middle[0], middle[1], np.full((3, 1), 6.0)), rim)
     for i in range(3):
         slow = set()
         for row, col in np.ndindex(64, 64):
