@@ -211,6 +211,19 @@ def test_rings_have_a_hole() -> None:
     assert form.solidity[0] > 0.95
 
 
+def test_an_open_ring_is_measured_as_if_closed_and_two_arms_are_not() -> None:
+    rows, cols = np.indices((64, 64)) - 31.7
+    radius, angle = np.hypot(rows, cols), np.arctan2(rows, cols)
+    arc, _ = measured(np.where(np.abs(angle) < np.radians(125), soft(2.0 - np.abs(radius - 12.0)), 0.0))
+    assert arc.area_mm2[0] > 0.8 * np.pi * 14**2 * 0.01
+    # arms of 1.5 mm at an angle of 60 degrees, as wide as fine lines
+    along = np.clip(cols * np.cos(np.pi / 6) + np.abs(rows) * np.sin(np.pi / 6), 0, 15)
+    away = np.hypot(cols - along * np.cos(np.pi / 6), np.abs(rows) - along * np.sin(np.pi / 6))
+    arms, _ = measured(soft(2.3 - away))
+    assert arms.solidity[0] < 0.75
+    assert arms.area_mm2[0] < 0.02 * 15 * 4.6 * 1.2
+
+
 def test_a_star_is_less_solid_than_a_disc() -> None:
     rows, cols = np.indices((64, 64)) - 32.0
     angle, radius = np.arctan2(rows, cols), np.hypot(rows, cols)
