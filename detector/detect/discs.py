@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, EDGE_MM, REFINED_CELL_MM, SINE
 from detector.detect.peaks import disc_peaks
-from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_levels
+from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_levels, from_border_px
 from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, sample_bilinear
 from detector.settings import DetectSettings
 
@@ -107,9 +107,8 @@ class _Circles:
 
     def inside(self, detail: Detail) -> BoolImage:
         """Return which circles keep off the border of the image."""
-        rows, cols = detail.image_shape
-        nearest = np.minimum.reduce([self.row, rows - 1 - self.row, self.col, cols - 1 - self.col])
-        return np.asarray((nearest - self.radius >= border_px(detail))[:, 0], np.bool_)
+        away = from_border_px(detail, self.row, self.col) - self.radius
+        return np.asarray((away >= border_px(detail))[:, 0], np.bool_)
 
     def fitted(self, distance: Floats, step: Floats) -> tuple[_Circles, Floats]:
         """Return the circles through places on the rays, large steps first, and each place's distance from them."""

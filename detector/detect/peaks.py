@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder
-from detector.detect.regions import border_px, coarsest_levels
+from detector.detect.regions import border_px, coarsest_levels, from_border_px
 from detector.records import Band, BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
 from detector.settings import DetectSettings
 
@@ -53,7 +53,8 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     ]
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
-    seeds = seeds[_is_inside(seeds, detail) & ~is_scan_line(seeds, detail.pixel_mm)]
+    is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
+    seeds = seeds[is_inside & ~is_scan_line(seeds, detail.pixel_mm)]
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
@@ -102,14 +103,6 @@ def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> Bo
         fainter = seeds.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
         own[weak[np.isfinite(np.where(fainter, distance[:, 1], distance[:, 0]))]] = True
     return own
-
-
-def _is_inside(seeds: Seeds, detail: Detail) -> BoolImage:
-    """Return which peaks keep off the border of the image."""
-    rows, cols = detail.image_shape
-    row, col = seeds.row_px, seeds.col_px
-    nearest = np.minimum.reduce([row, rows - 1 - row, col, cols - 1 - col])
-    return np.asarray(nearest >= border_px(detail), np.bool_)
 
 
 def _tree(places: Floats) -> cKDTree:

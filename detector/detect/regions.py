@@ -91,6 +91,12 @@ def border_px(detail: Detail) -> int:
     return max(1, round(BORDER_MM / detail.pixel_mm))
 
 
+def from_border_px(detail: Detail, row_px: Floats, col_px: Floats) -> Floats:
+    """Return how far places are from the nearest border of the image, in their shape."""
+    rows, cols = detail.image_shape
+    return np.asarray(np.minimum.reduce([row_px, rows - 1 - row_px, col_px, cols - 1 - col_px]), np.float64)
+
+
 def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
     """Return, size by size, the coarsest level of cells up to it or to `FINEST_CELL_MM`; the finest where none is."""
     cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
