@@ -67,6 +67,12 @@ def marks_of(pixels: Any, **changed: Any) -> tuple[Mammogram, Detail, Marks]:
     return mammogram, detail, detect_marks(detail, breast, settings)
 
 
+def discs_of(pixels: Any) -> Regions:
+    mammogram = as_mammogram(pixels, view="CC")
+    breast = find_breast(mammogram, SETTINGS.breast)
+    return find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
+
+
 def label_at(marks: Marks, row_px: float, col_px: float) -> int:
     return int(marks.labels[round(row_px) - marks.box.row_start, round(col_px) - marks.box.col_start])
 
@@ -438,9 +444,7 @@ def test_discs_are_found_where_dense_tissue_ends_and_a_strand_runs(seed: int, an
     across = (rows - 38.4) * np.cos(angle) - (cols - 24.0) * np.sin(angle)
     along = (rows - 38.4) * np.sin(angle) + (cols - 24.0) * np.cos(angle)
     dense = 80 / (1 + np.exp(-across / 0.5)) + 80 * np.exp(-(along**2) / (2 * 0.4**2))
-    mammogram = as_mammogram(pixels + dense + 100 * disc(pixels.shape, (38.4, 24.0), diameter_mm), view="CC")
-    breast = find_breast(mammogram, SETTINGS.breast)
-    regions = find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
+    regions = discs_of(pixels + dense + 100 * disc(pixels.shape, (38.4, 24.0), diameter_mm))
     near = np.hypot(regions.seeds.row_px - 383.5, regions.seeds.col_px - 239.5) < 3
     assert near.any()
     area_mm2 = 0.01 * np.bincount(regions.owner, minlength=len(near))[near]
@@ -453,9 +457,7 @@ def test_lumps_and_crossing_strands_are_no_discs() -> None:
         rows, cols = np.indices(pixels.shape) * 0.1
         pixels += 150 * np.exp(-((rows - 38.4) ** 2 + (cols - 30.0) ** 2) / (2 * 0.9**2))
         pixels += sum(120 * np.exp(-((line - 18.0) ** 2) / (2 * 0.3**2)) for line in (rows, cols))
-        mammogram = as_mammogram(pixels, view="CC")
-        breast = find_breast(mammogram, SETTINGS.breast)
-        assert not len(find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect).seeds)
+        assert not len(discs_of(pixels).seeds)
 
 
 def test_specks_in_a_lump_are_no_disc() -> None:
@@ -465,9 +467,7 @@ def test_specks_in_a_lump_are_no_disc() -> None:
     places = [(38.4 + 0.7 * np.sin(turn), 24.0 + 0.7 * np.cos(turn)) for turn in np.arange(6) * np.pi / 3]
     specks = 120 * sum(disc(pixels.shape, place, 0.3) for place in places)
     for added, found in ((lump, True), (lump + specks, False)):
-        mammogram = as_mammogram(pixels + added, view="CC")
-        breast = find_breast(mammogram, SETTINGS.breast)
-        discs = find_discs(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect).seeds
+        discs = discs_of(pixels + added).seeds
         assert (np.hypot(discs.row_px - 383.5, discs.col_px - 239.5) < 5).any() == found
 
 

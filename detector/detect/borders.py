@@ -26,6 +26,11 @@ SINE, COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
 Floats = NDArray[np.float64]
 
 
+def edge_px(detail: Detail) -> float:
+    """Return `EDGE_MM` in pixels, or one pixel: nearer to each other two places hold the same grey level."""
+    return max(EDGE_MM / detail.pixel_mm, 1.0)
+
+
 def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
     """Return the mean step of grey level across the border of each seed.
 
@@ -101,7 +106,7 @@ def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Flo
     """
     nearby = np.linspace(-0.5, 0.5, 5) * np.minimum(seeds.scale_mm, WIDEST_MM)[:, None] / detail.pixel_mm
     border = border_px[:, None, :] + nearby[:, :, None]
-    delta = max(EDGE_MM / detail.pixel_mm, 1.0)
+    delta = edge_px(detail)
     inside, outside = (
         detail.levels[0].sample(
             seeds.row_px[:, None, None] + np.maximum(border + shift, 0) * SINE,

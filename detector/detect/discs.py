@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.borders import COSINE, EDGE_MM, REFINED_CELL_MM, SINE
+from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px
 from detector.detect.peaks import disc_peaks
-from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_levels, from_border_px
+from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_level, coarsest_levels, from_border_px
 from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, sample_bilinear
 from detector.settings import DetectSettings
 
@@ -140,7 +140,7 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
         Seeds in the middle of each, with all columns; one disc may come several times.
     """
     seeds, circles = _promising(disc_peaks(detail, breast, settings), detail)
-    level, delta_px = _coarsest_of(detail, FINEST_CELL_MM), _delta_px(detail)
+    level, delta_px = coarsest_level(detail, FINEST_CELL_MM), edge_px(detail)
     beside = circles.radius
     for shares in (NEXT_SHARES, LAST_SHARES):
         circles, beside = circles.fitted(*circles.steps(level, shares, N_PLACES, delta_px))
@@ -166,7 +166,7 @@ def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
     """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
     radius = np.sqrt(2) * seeds.scale_mm / detail.pixel_mm
     circles = _Circles(seeds.row_px[:, None], seeds.col_px[:, None], radius[:, None])
-    distance, step = circles.steps(_coarsest_of(detail, REFINED_CELL_MM), FIRST_SHARES, N_PLACES, _delta_px(detail))
+    distance, step = circles.steps(coarsest_level(detail, REFINED_CELL_MM), FIRST_SHARES, N_PLACES, edge_px(detail))
     circles, beside = circles.fitted(distance, step)
     stands_out = _all_but_a_quarter(step) >= LEAST_FIRST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
     kept = stands_out & (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST) & circles.inside(detail)
@@ -190,16 +190,6 @@ def _plane(level: Floats, circles: _Circles) -> dict[str, Floats]:
     radius = circles.radius[:, 0]
     tilt_row, tilt_col = (2 * (level * way).mean(axis=1) / radius for way in (SINE, COSINE))
     return {"threshold": level.mean(axis=1), "tilt_row": tilt_row, "tilt_col": tilt_col}
-
-
-def _delta_px(detail: Detail) -> float:
-    """Return how far before and behind a place its step is read."""
-    return max(EDGE_MM / detail.pixel_mm, 1.0)
-
-
-def _coarsest_of(detail: Detail, cell_mm: float) -> Level:
-    """Return the coarsest level with cells up to a size, or the finest."""
-    return [one for one in detail.levels if one.step_px * detail.pixel_mm <= cell_mm or one.step_px == 1][-1]
 
 
 def _all_but_a_quarter(step: Floats) -> Floats:

@@ -67,12 +67,6 @@ class Regions:
     owner: Integers
     pixel: Integers
 
-    def __getitem__(self, kept: BoolImage) -> Regions:
-        """Return some of the regions."""
-        chosen = kept[self.owner]
-        row = np.cumsum(kept, dtype=np.int32) - 1
-        return Regions(self.seeds[kept], row[self.owner[chosen]], self.pixel[chosen])
-
     @classmethod
     def concatenate(cls, parts: list[Regions]) -> Regions:
         """Return several sets of regions as one."""
@@ -102,6 +96,11 @@ def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
     cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
     choice = np.searchsorted(cells_mm, np.maximum(size_mm, FINEST_CELL_MM), side="right") - 1
     return np.maximum(choice, 0).astype(np.int32)
+
+
+def coarsest_level(detail: Detail, size_mm: float) -> Level:
+    """Return the level that `coarsest_levels` names for one size."""
+    return detail.levels[int(coarsest_levels(detail, np.array([size_mm]))[0])]
 
 
 def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regions:
@@ -270,9 +269,9 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     ring_row = windows.inner(radius * SINE, windows.row[:, None, None])
     ring_col = windows.inner(radius * COSINE, windows.col[:, None, None])
     around = sorted_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0))
-    upper = len(around) // 2
+    middle = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
-    base = (0.5 * (around[upper - 1] + around[upper])).min(axis=1)
+    base = (0.5 * (around[middle - 1] + around[middle])).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = _peak_levels(detail, seeds) - here
     half = 0.5 * (base + peak)

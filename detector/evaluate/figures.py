@@ -111,7 +111,7 @@ def point_rows(outcomes: Sequence[Outcome], normal: Mapping[str, Sequence[Outcom
     rows = []
     for point in POINTS:
         threshold = settings_at(point).cluster.min_confidence
-        clusters = cluster_score(outcomes, point)
+        clusters = score_clusters(pairs_at(outcomes, point))
         row: Row = {
             "operating point": point,
             "confidence from": threshold,
@@ -132,12 +132,9 @@ def point_rows(outcomes: Sequence[Outcome], normal: Mapping[str, Sequence[Outcom
 # groups
 
 
-def cluster_score(
-    outcomes: Sequence[Outcome], point: str, rule: ClusterRule = ClusterRule.R3, *, ignore_zones: bool = True
-) -> Score:
-    """Return the score of the groups at an operating point, by R3 per view."""
-    pairs = [(o.truth, Findings.of_reading(o.at(point))) for o in outcomes]
-    return score_clusters(pairs, rule, ignore_zones=ignore_zones)
+def pairs_at(outcomes: Sequence[Outcome], point: str) -> list[Pair]:
+    """Return truths and what is found at an operating point."""
+    return [(o.truth, Findings.of_reading(o.at(point))) for o in outcomes]
 
 
 def cluster_rows(outcomes: Sequence[Outcome]) -> list[Row]:
@@ -146,10 +143,12 @@ def cluster_rows(outcomes: Sequence[Outcome]) -> list[Row]:
     Where real calcium is marked, there are rows with its zones counted as well.
     """
     rows = []
+    zones = (True, False) if any(o.truth.ignored for o in outcomes) else (True,)
     for point in POINTS[:2]:
+        pairs = pairs_at(outcomes, point)
         for rule in ClusterRule:
-            for ignored in (True, False) if any(o.truth.ignored for o in outcomes) else (True,):
-                score = cluster_score(outcomes, point, rule, ignore_zones=ignored)
+            for ignored in zones:
+                score = score_clusters(pairs, rule, ignore_zones=ignored)
                 words = rule.value if ignored else f"{rule.value}, zones counted"
                 rows.append({"operating point": point, "rule": words} | _at_rates(score, CLUSTER_RATES, "image"))
     return rows
