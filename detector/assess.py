@@ -20,6 +20,9 @@ UNRESOLVED_SHARE = 0.4
 MOST_SUSPICIOUS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
 """Forms of the highest predictive value (BI-RADS 5th edition: 70 %), of which few are enough."""
 
+FEW_LINES = 2
+"""Thin lines that are enough: one alone may be two grains that touch."""
+
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
 Floats = NDArray[np.float64]
@@ -45,8 +48,10 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     suspicion = _suspicion(spots, clusters)
     vascular = clusters.morphology == Morphology.VASCULAR
     # the more suspicious the pattern, the less sure it must be that it is one
-    high = (suspicion >= settings.high_suspicion) | np.isin(clusters.morphology, MOST_SUSPICIOUS)
-    sure = clusters.confidence >= np.where(high, settings.min_confidence_high, settings.min_confidence)
+    high = (suspicion >= settings.high_suspicion) | (clusters.n_thin >= FEW_LINES)
+    linear = np.isin(clusters.morphology, MOST_SUSPICIOUS)
+    least = np.where(linear, settings.min_confidence_linear, settings.min_confidence)
+    sure = clusters.confidence >= np.where(high, settings.min_confidence_high, least)
     review = (suspicion >= settings.review_suspicion) & sure & ~vascular
     suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
     suggestion[~review & np.isin(clusters.morphology, MOSTLY_BENIGN)] = Suggestion.BENIGN_FORM

@@ -189,11 +189,11 @@ class ClusterSettings:
         0.2, "", (0, 1), "lowest confidence that counts at `specific`", "about 0.1 false spots a cm2, likewise"
     )
     sensitive_core: float = _knob(
-        0.1,
+        0.05,
         "",
         (0, 1),
         "confidence from which a spot founds a cluster at `sensitive`",
-        "one in ten is calcium",
+        "one in twenty is calcium",
     )
     balanced_core: float = _knob(0.5, "", (0, 1), "the same at `balanced`", "more likely calcium than not")
     specific_core: float = _knob(0.7, "", (0, 1), "the same at `specific`", "twice as likely calcium as not")
@@ -234,8 +234,15 @@ class AssessSettings:
     min_confidence: float = _knob(
         0.9, "", (0, 1), "lowest cluster confidence of a flag", "few phantoms without calcium are flagged (ACCURACY.md)"
     )
+    min_confidence_linear: float = _knob(
+        0.8, "", (0, 1), "the same of fine linear and branching forms", "strands that cross look like one line or two"
+    )
     min_confidence_high: float = _knob(
-        0.7, "", (0, 1), "the same where suspicion is high", "a missed group of thin lines weighs more than a false one"
+        0.5,
+        "",
+        (0, 1),
+        "the same where suspicion is high, and of two thin lines or more",
+        "more likely calcium than not: a missed group of thin lines weighs more than a false one",
     )
 
 

@@ -125,14 +125,34 @@ def test_even_a_few_thin_lines_are_flagged(form: Morphology) -> None:
     assert few.review[0]
 
 
+def test_two_thin_lines_need_be_no_surer_than_what_is_highly_suspicious() -> None:
+    few: dict[str, Any] = {"n_spots": 4, "n_irregular": 2, "n_thin": 2}
+    assert SETTINGS.review_suspicion < suspicion_of(**few) < SETTINGS.high_suspicion
+    least = SETTINGS.min_confidence_high
+    assert assessed(**few, confidence=1.01 * least).review[0]
+    assert not assessed(**few, confidence=0.99 * least).review[0]
+    assert not assessed(**few | {"n_thin": 1}, confidence=1.01 * least).review[0]
+
+
+def test_what_is_highly_suspicious_is_flagged_though_it_is_less_sure() -> None:
+    many: dict[str, Any] = {"n_spots": 15, "n_irregular": 15, "density_per_cm2": 30.0, "size_cv": 0.5, "n_thin": 1}
+    assert suspicion_of(**many) >= SETTINGS.high_suspicion
+    assert assessed(**many, confidence=1.01 * SETTINGS.min_confidence_high).review[0]
+    assert not assessed(**many, confidence=0.99 * SETTINGS.min_confidence_high).review[0]
+
+
 @pytest.mark.parametrize("form", [Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING])
-def test_lines_need_be_no_surer_than_what_is_highly_suspicious(form: Morphology) -> None:
-    between = 0.5 * (SETTINGS.min_confidence + SETTINGS.min_confidence_high)
-    few: dict[str, Any] = {"n_spots": 4, "n_irregular": 2, "n_thin": 2, "confidence": between}
-    assert suspicion_of(**few) < SETTINGS.high_suspicion
-    assert assessed(**few, morphology=form).review[0]
-    assert not assessed(**few, morphology=Morphology.COARSE_HETEROGENEOUS).review[0]
-    assert not assessed(**few | {"confidence": 0.9 * SETTINGS.min_confidence_high}, morphology=form).review[0]
+def test_linear_forms_need_be_less_sure_than_others(form: Morphology) -> None:
+    one: dict[str, Any] = {
+        "n_spots": 8,
+        "n_irregular": 8,
+        "n_thin": 1,
+        "confidence": 1.01 * SETTINGS.min_confidence_linear,
+    }
+    assert suspicion_of(**one) < SETTINGS.high_suspicion
+    assert assessed(**one, morphology=form).review[0]
+    assert not assessed(**one, morphology=Morphology.COARSE_HETEROGENEOUS).review[0]
+    assert not assessed(**one | {"confidence": 0.99 * SETTINGS.min_confidence_linear}, morphology=form).review[0]
 
 
 def test_loose_smooth_round_spots_are_not_flagged() -> None:

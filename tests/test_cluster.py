@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, _confidence, cluster_spots
+from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, N_USUAL, SURE, _confidence, cluster_spots
 from detector.cluster.lines import find_tracks
 from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
@@ -350,12 +350,35 @@ def test_a_cluster_is_as_sure_as_its_best_three_spots(confidence: list[float]) -
     )
 
 
-def test_confidence_of_many_clusters_is_that_of_each() -> None:
-    rng = np.random.default_rng(5)
-    p, group = rng.random(60), rng.integers(0, 6, 60)
-    each = [_confidence(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
-    np.testing.assert_allclose(_confidence(p, group, 6), each, atol=1e-12)
-    assert _confidence(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] > 0.999999
+def confidence_of_groups(*sure: float) -> NDArray[np.float64]:
+    """Return the confidence of groups of three spots each, all as sure as given."""
+    return _confidence(np.repeat(sure, 3), np.repeat(np.arange(len(sure)), 3), len(sure))
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=9))
+def test_a_cluster_loses_odds_by_its_doubt_and_the_surer_ones(sure: list[float]) -> None:
+    own = np.array(sure)
+    expected = []
+    for k, p in enumerate(own):
+        surer = sum(q for j, q in enumerate(own) if q > p or (q == p and j < k))
+        doubt = min((1 - p) / (1 - SURE), 1)
+        odds = p / (1 - p) / (1 + max(surer - N_USUAL, 0)) ** (2 * doubt)
+        expected.append(odds / (1 + odds))
+    np.testing.assert_allclose(confidence_of_groups(*sure), expected, atol=1e-9)
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=3, max_size=9, unique=True))
+def test_the_three_surest_clusters_lose_nothing_and_the_order_stays(sure: list[float]) -> None:
+    own, found = np.array(sure), confidence_of_groups(*sure)
+    usual = np.argsort(-own)[:3]
+    np.testing.assert_allclose(found[usual], own[usual])
+    assert (np.diff(found[np.argsort(own)]) >= 0).all()
+
+
+def test_many_doubtful_clusters_are_doubted_more_and_sure_ones_hardly() -> None:
+    assert confidence_of_groups(*[0.8] * 8).min() < 0.5
+    assert confidence_of_groups(*[0.97] * 8).min() > SURE
+    assert confidence_of_groups(*[1.0] * 8).min() > 0.999999
 
 
 # --- lines: vascular tracks, wedges

@@ -42,6 +42,9 @@ RIM_MM = 0.3
 N_BEST = 3
 """Spots that a group's confidence rests on: fewer are no group."""
 
+N_USUAL, SURE = 2, 0.9
+"""Surer groups from which on a further one is doubted, and the confidence of those that are hardly doubted for it."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -294,15 +297,24 @@ def _prevailing(spots: Spots, group: Integers, n_clusters: int) -> NDArray[np.in
 
 
 def _confidence(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
-    """Return the confidence whose log odds are the mean of the best three spots' log odds.
+    """Return the confidence whose log odds are the mean of the best three spots' log odds, less what speaks against it.
 
-    More spots do not add: they err together, where a crossing of strands or a grainy film makes many at once.
+    More spots do not add: they err together, where a crossing of strands or a grainy film makes many at once. More
+    groups take away: one or two lie in a breast, and where an image shows ever more of which none is sure, its texture
+    looks like calcium.
     """
     order = np.lexsort((-confidence, group))
     starts = np.searchsorted(group[order], np.arange(n_clusters + 1))
     best = order[(starts[:-1, None] + np.arange(N_BEST)).clip(max=starts[1:, None] - 1)]
     p = np.clip(confidence[best], 1e-9, 1 - 1e-9)
-    return np.asarray(1 / (1 + np.exp(-np.log(p / (1 - p)).mean(axis=1))), np.float64)
+    odds = np.exp(np.log(p / (1 - p)).mean(axis=1))
+    own = odds / (1 + odds)
+    surest = np.argsort(-own, kind="stable")
+    surer = np.empty(n_clusters)
+    surer[surest] = np.cumsum(own[surest]) - own[surest]
+    doubt = np.minimum((1 - own) / (1 - SURE), 1)
+    odds /= (1 + np.maximum(surer - N_USUAL, 0)) ** (2 * doubt)
+    return np.asarray(odds / (1 + odds), np.float64)
 
 
 def _outlines(spots: Spots, hull_mm: Floats) -> Outlines:
