@@ -17,11 +17,9 @@ WEIGHTS: Mapping[str, float] = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, 
 UNRESOLVED_SHARE = 0.4
 """How irregular an unresolved spot counts: it may be either, and is looked at more closely for that."""
 
-MOST_SUSPICIOUS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
-"""Forms of the highest predictive value (BI-RADS 5th edition: 70 %), of which few are enough."""
-
 FEW_LINES = 2
-"""Thin lines that are enough: one alone may be two grains that touch."""
+"""Thin lines that are enough, as the form of the highest predictive value (BI-RADS 5th edition: 70 %); one alone may be
+two grains that touch."""
 
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
@@ -49,9 +47,7 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     vascular = clusters.morphology == Morphology.VASCULAR
     # the more suspicious the pattern, the less sure it must be that it is one
     high = (suspicion >= settings.high_suspicion) | (clusters.n_thin >= FEW_LINES)
-    linear = np.isin(clusters.morphology, MOST_SUSPICIOUS)
-    least = np.where(linear, settings.min_confidence_linear, settings.min_confidence)
-    sure = clusters.confidence >= np.where(high, settings.min_confidence_high, least)
+    sure = clusters.confidence >= np.where(high, settings.min_confidence_high, settings.min_confidence)
     review = (suspicion >= settings.review_suspicion) & sure & ~vascular
     suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
     suggestion[~review & np.isin(clusters.morphology, MOSTLY_BENIGN)] = Suggestion.BENIGN_FORM

@@ -232,10 +232,7 @@ class AssessSettings:
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(
-        0.9, "", (0, 1), "lowest cluster confidence of a flag", "few phantoms without calcium are flagged (ACCURACY.md)"
-    )
-    min_confidence_linear: float = _knob(
-        0.8, "", (0, 1), "the same of fine linear and branching forms", "strands that cross look like one line or two"
+        0.8, "", (0, 1), "lowest cluster confidence of a flag", "few phantoms without calcium are flagged (ACCURACY.md)"
     )
     min_confidence_high: float = _knob(
         0.5,

@@ -141,20 +141,6 @@ def test_what_is_highly_suspicious_is_flagged_though_it_is_less_sure() -> None:
     assert not assessed(**many, confidence=0.99 * SETTINGS.min_confidence_high).review[0]
 
 
-@pytest.mark.parametrize("form", [Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING])
-def test_linear_forms_need_be_less_sure_than_others(form: Morphology) -> None:
-    one: dict[str, Any] = {
-        "n_spots": 8,
-        "n_irregular": 8,
-        "n_thin": 1,
-        "confidence": 1.01 * SETTINGS.min_confidence_linear,
-    }
-    assert suspicion_of(**one) < SETTINGS.high_suspicion
-    assert assessed(**one, morphology=form).review[0]
-    assert not assessed(**one, morphology=Morphology.COARSE_HETEROGENEOUS).review[0]
-    assert not assessed(**one | {"confidence": 0.99 * SETTINGS.min_confidence_linear}, morphology=form).review[0]
-
-
 def test_loose_smooth_round_spots_are_not_flagged() -> None:
     assert not assessed(n_irregular=0, morphology=Morphology.ROUND).review[0]
 
