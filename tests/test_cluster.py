@@ -336,6 +336,23 @@ def test_a_cluster_of_mostly_unresolved_spots_gets_no_form_word() -> None:
     assert grouped(spots_at(CLOSE, shape=shapes, morphology=words))[1].words("morphology") == ["fine pleomorphic"]
 
 
+@pytest.mark.parametrize(("point", "least"), [("sensitive", 0.5), ("balanced", 0.5), ("specific", 0.7)])
+def test_the_form_of_a_doubtful_spot_says_nothing(point: str, least: float) -> None:
+    settings = ClusterSettings(operating_point=point)
+    line = {
+        "shape": Shape.DASH,
+        "morphology": Morphology.FINE_LINEAR,
+        "length_mm": 2.0,
+        "width_mm": 0.3,
+        "area_mm2": 0.6,
+    }
+    for confidence, n_thin in ((least + 0.01, 3), (least - 0.01, 0)):
+        spots = spots_at(CLOSE, confidence=np.repeat([0.95, confidence], 3))
+        lines = spots.replace(**{k: np.where(np.arange(6) < 3, getattr(spots, k), v) for k, v in line.items()})
+        clusters = grouped(lines, settings)[1]
+        assert (clusters.n_spots.tolist(), clusters.n_thin.tolist()) == ([6], [n_thin])
+
+
 def test_of_equally_frequent_form_words_the_more_suspicious_one_counts() -> None:
     words = [Morphology.PUNCTATE] * 3 + [Morphology.FINE_PLEOMORPHIC] * 3
     assert grouped(spots_at(CLOSE, morphology=words))[1].words("morphology") == ["fine pleomorphic"]

@@ -42,6 +42,9 @@ RIM_MM = 0.3
 N_BEST = 3
 """Spots that a group's confidence rests on: fewer are no group."""
 
+LIKELY = 0.5
+"""Confidence from which a spot is more likely calcium than not, so that its form counts."""
+
 N_USUAL, SURE = 2, 0.9
 """Surer groups from which on a further one is doubted, and the confidence of those that are hardly doubted for it."""
 
@@ -85,8 +88,8 @@ def cluster_spots(
     grouped = spots[members[group > 0]]
     row = group[group > 0].astype(np.int64) - 1
     hull_mm = _grown_hulls(grouped, row, n_clusters, settings.hull_margin_mm)
-    # the form of a doubtful spot says nothing
-    doubtful = grouped.confidence < settings.core_confidence
+    # the form of a doubtful spot says nothing, whatever the operating point
+    doubtful = grouped.confidence < max(settings.core_confidence, LIKELY)
     told = grouped.replace(
         shape=np.where(doubtful, Shape.UNRESOLVED, grouped.shape),
         morphology=np.where(doubtful, Morphology.NONE, grouped.morphology),
