@@ -345,6 +345,7 @@ def test_the_form_of_a_doubtful_spot_says_nothing(point: str, least: float) -> N
         "length_mm": 2.0,
         "width_mm": 0.3,
         "area_mm2": 0.6,
+        "circularity": circularity_of(0.6, 0.3),
     }
     for confidence, n_thin in ((least + 0.01, 3), (least - 0.01, 0)):
         spots = spots_at(CLOSE, confidence=np.repeat([0.95, confidence], 3))
