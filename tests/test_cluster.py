@@ -339,7 +339,7 @@ def test_a_cluster_of_mostly_unresolved_spots_gets_no_form_word() -> None:
 @pytest.mark.parametrize(("point", "least"), [("sensitive", 0.5), ("balanced", 0.5), ("specific", 0.7)])
 def test_the_form_of_a_doubtful_spot_says_nothing(point: str, least: float) -> None:
     settings = ClusterSettings(operating_point=point)
-    line = {
+    line: dict[str, Any] = {
         "shape": Shape.DASH,
         "morphology": Morphology.FINE_LINEAR,
         "length_mm": 2.0,
