@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -140,13 +140,14 @@ def test_under_four_pixels_there_is_no_shape_but_of_lines() -> None:
 
 
 @given(st.floats(0.05, 15), st.floats(0.05, 1), st.floats(0.3, 1), st.floats(0.05, 1), st.floats(0, 0.9), st.booleans())
+@example(2.0, 0.75, 0.5, 0.375, 0.0, False)
 def test_kind_follows_the_widths_whatever_else(
     length_mm: float, share: float, solidity: float, circularity: float, hole: float, unresolved: bool
 ) -> None:
     width_mm = length_mm * share
     found = spot(length_mm, width_mm, solidity=solidity, circularity=circularity, hole_share=hole)
     shape, kind, word = words(found, unresolved)
-    thin = shape != "rim" and solidity < 0.85 and found.stroke_mm[0] < 0.5
+    thin = shape != "rim" and solidity < 0.85 and found.stroke_mm[0] < 0.6
     if width_mm >= 1.0 and not thin:
         assert kind == "macro"
     elif shape != "dash":
