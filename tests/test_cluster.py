@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, N_USUAL, SURE, _confidence, cluster_spots
+from detector.cluster import DENSITY_DISC_MM, DOUBTFUL_SHARE, N_USUAL, SURE, _confidence, _odds_of_best, cluster_spots
 from detector.cluster.lines import find_tracks
 from detector.records import BENIGN_FORMS, Clusters, Distribution, Kind, Morphology, Outlines, Shape, Spots
 from detector.settings import ClusterSettings
@@ -366,6 +366,15 @@ def test_a_cluster_is_as_sure_as_its_best_three_spots(confidence: list[float]) -
     assert _confidence(np.array(confidence), np.zeros(len(confidence), np.int64), 1)[0] == pytest.approx(
         odds / (1 + odds)
     )
+
+
+def test_confidence_of_many_clusters_is_that_of_each_but_for_the_surer_ones() -> None:
+    rng = np.random.default_rng(5)
+    p, group = rng.random(60), rng.integers(0, 6, 60)
+    each = [_confidence(p[group == k], np.zeros((group == k).sum(), np.int64), 1)[0] for k in range(6)]
+    np.testing.assert_allclose(_confidence(p, group, 6), confidence_of_groups(*each), atol=1e-12)
+    np.testing.assert_allclose(_odds_of_best(p, group, 6), np.array(each) / (1 - np.array(each)))
+    assert _confidence(np.full(200, 1.0), np.zeros(200, np.int64), 1)[0] > 0.999999
 
 
 def confidence_of_groups(*sure: float) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ def test_nothing_is_lost_by_a_few_faults() -> None:
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_nothing_is_lost_by_thirty_kills_and_at_many_a_step() -> None:
-    # every step takes three quarters of an hour: scripts/faults alone does that
+    # all steps, one after another, are left to scripts/faults itself
     said = faults("--steps", 7)
     for part, number in (("parent", 30), ("worker", 30), ("stop", 10), ("full", 10), ("steps", 100)):
         assert f"{part} {number}: nothing lost" in said

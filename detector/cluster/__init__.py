@@ -46,7 +46,8 @@ LIKELY = 0.5
 """Confidence from which a spot is more likely calcium than not, so that its form counts."""
 
 N_USUAL, SURE = 2, 0.9
-"""Surer groups from which on a further one is doubted, and the confidence of those that are hardly doubted for it."""
+"""How many surer groups of its image do not speak against a group, and the confidence up to which further ones do so in
+full: over it less and less."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -88,7 +89,7 @@ def cluster_spots(
     grouped = spots[members[group > 0]]
     row = group[group > 0].astype(np.int64) - 1
     hull_mm = _grown_hulls(grouped, row, n_clusters, settings.hull_margin_mm)
-    # the form of a doubtful spot says nothing, whatever the operating point
+    # the form of a doubtful spot says nothing, however doubtful ones the operating point lets in
     doubtful = grouped.confidence < max(settings.core_confidence, LIKELY)
     told = grouped.replace(
         shape=np.where(doubtful, Shape.UNRESOLVED, grouped.shape),
@@ -300,23 +301,34 @@ def _prevailing(spots: Spots, group: Integers, n_clusters: int) -> NDArray[np.in
 
 
 def _confidence(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
-    """Return the confidence whose log odds are the mean of the best three spots' log odds, less what speaks against it.
+    """Return the confidence of each group, by its own spots and by how many surer groups there are."""
+    return _doubted(_odds_of_best(confidence, group, n_clusters))
 
-    More spots do not add: they err together, where a crossing of strands or a grainy film makes many at once. More
-    groups take away: one or two lie in a breast, and where an image shows ever more of which none is sure, its texture
-    looks like calcium.
+
+def _odds_of_best(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
+    """Return the odds of each group: their logarithm is the mean of the best three spots' log odds.
+
+    More spots do not add: they err together, where a crossing of strands or a grainy film makes many at once.
     """
     order = np.lexsort((-confidence, group))
     starts = np.searchsorted(group[order], np.arange(n_clusters + 1))
     best = order[(starts[:-1, None] + np.arange(N_BEST)).clip(max=starts[1:, None] - 1)]
     p = np.clip(confidence[best], 1e-9, 1 - 1e-9)
-    odds = np.exp(np.log(p / (1 - p)).mean(axis=1))
+    return np.asarray(np.exp(np.log(p / (1 - p)).mean(axis=1)), np.float64)
+
+
+def _doubted(odds: Floats) -> Floats:
+    """Return confidences, of groups after the third the lower, the more and the surer those before are.
+
+    One or two lie in a breast as a rule: where an image shows ever more of which none is sure, its texture looks like
+    calcium. The odds are divided by the square of one plus the surplus, a choice; of sure groups by a lower power.
+    """
     own = odds / (1 + odds)
     surest = np.argsort(-own, kind="stable")
-    surer = np.empty(n_clusters)
+    surer = np.empty(len(own))
     surer[surest] = np.cumsum(own[surest]) - own[surest]
     doubt = np.minimum((1 - own) / (1 - SURE), 1)
-    odds /= (1 + np.maximum(surer - N_USUAL, 0)) ** (2 * doubt)
+    odds = odds / (1 + np.maximum(surer - N_USUAL, 0)) ** (2 * doubt)
     return np.asarray(odds / (1 + odds), np.float64)
 
 
