@@ -24,7 +24,19 @@ from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
 from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
-from detector.records import BoolImage, Box, Detail, Level, Mammogram, Marks, Noise, Seeds, Zone
+from detector.records import (
+    BoolImage,
+    Box,
+    Detail,
+    GreySteps,
+    Level,
+    Mammogram,
+    Marks,
+    Noise,
+    Seeds,
+    StepImage,
+    Zone,
+)
 from detector.settings import DetectSettings, Settings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small, through_rooms
 
@@ -90,11 +102,11 @@ def test_connected_parts_of_windows_are_those_of_scipy(seed: int, n: int, share:
         assert np.array_equal(ours, (labels == labels[r, c]) & (labels[r, c] > 0))
 
 
-def bare_detail(image: NDArray[np.float32]) -> Detail:
+def bare_detail(image: StepImage) -> Detail:
     """Return a Detail of one level, with no noise known."""
     box, nothing = Box(0, image.shape[0], 0, image.shape[1]), np.zeros((0, 0), np.float32)
     level, noise = Level(image, np.zeros_like(image), 1, (0.0, 0.0)), Noise(np.zeros(1), np.ones(1), nothing)
-    return Detail((level,), (), noise, 0, nothing, 1, 0.1, box, box.shape)
+    return Detail((level,), (), noise, 0, nothing, GreySteps(0, 1), 1, 0.1, box, box.shape)
 
 
 def seeds_at_level(thresholds: list[float]) -> Seeds:
@@ -112,9 +124,9 @@ def seeds_at_level(thresholds: list[float]) -> Seeds:
 @given(hnp.arrays(np.int8, st.tuples(st.integers(3, 12), st.integers(3, 12)), elements=st.integers(0, 3)))
 def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
     """Where all corners are bright."""
-    picture = np.pad(labels, 1).astype(np.int32)
+    picture = np.pad(labels, 1).astype(np.uint16)
     pixel = np.flatnonzero(picture).astype(np.int32)
-    detail = bare_detail(np.ones(picture.shape, np.float32))
+    detail = bare_detail(np.ones(picture.shape, np.int16))
     parts = _parts(pixel, picture.ravel()[pixel], seeds_at_level([0.5] * 3), detail)
     slow = np.zeros(picture.shape, int)
     for label in range(1, 4):
@@ -137,8 +149,8 @@ def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_wea
     owner, pixel = (each.astype(np.int32) for each in np.nonzero(flat))
     is_whole = rng.random(n) < 0.2
     seeds = Seeds.blank(n, scale_mm=np.where(is_whole, 0.5, 0.1), height=np.ones(n), edge=is_whole.astype(np.float64))
-    rank, centre = rng.permutation(n).astype(np.int32) + 1, row * width + col
-    canvas = np.zeros(width * width, np.int32)
+    rank, centre = (rng.permutation(n) + 1).astype(np.uint16), row * width + col
+    canvas = np.zeros(width * width, np.uint16)
     found = _strongest(Regions(seeds, owner, pixel), rank, centre, canvas)
 
     kept: list[int] = []
@@ -152,15 +164,15 @@ def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_wea
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("around", "n_parts"), [(0.0, 2), (0.45, 1)])
+@pytest.mark.parametrize(("around", "n_parts"), [(0, 2), (45, 1)])
 def test_pixels_that_touch_at_a_corner_hang_together_where_it_is_bright(
-    around: float, n_parts: int, turned: bool
+    around: int, n_parts: int, turned: bool
 ) -> None:
-    image = np.full((5, 6), around, np.float32)
-    image[1, 1] = image[2, 2] = image[2, 3] = 0.9
+    image = np.full((5, 6), around, np.int16)
+    image[1, 1] = image[2, 2] = image[2, 3] = 90
     image = image[:, ::-1].copy() if turned else image
-    pixel = np.flatnonzero(image > 0.5).astype(np.int32)
-    parts = _parts(pixel, np.ones(3, np.int32), seeds_at_level([0.5]), bare_detail(image))
+    pixel = np.flatnonzero(image > 50).astype(np.int32)
+    parts = _parts(pixel, np.ones(3, np.uint16), seeds_at_level([50]), bare_detail(image))
     assert len(np.unique(parts)) == n_parts
 
 
@@ -259,8 +271,8 @@ def test_faint_peaks_need_support_and_the_fainter_half_one_more() -> None:
         assert n_near >= settings.support_count + (seeds.response_sigma[i] < middle)
 
 
-@given(hnp.arrays(np.float32, st.tuples(st.just(9), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32)))
-def test_highest_are_those_of_a_sort(values: NDArray[np.float32]) -> None:
+@given(hnp.arrays(np.int16, st.tuples(st.just(9), st.integers(1, 5)), elements=st.integers(0, 32000)))
+def test_highest_are_those_of_a_sort(values: StepImage) -> None:
     assert np.array_equal(_highest(values), -np.sort(-values, axis=0)[:MOST_UPPER])
 
 
@@ -419,7 +431,7 @@ def test_a_circle_is_fitted_through_what_lies_on_it(
 def test_what_lies_within_a_rim_is_filled() -> None:
     """The slow equivalent looks at each pixel in turn."""
     rng = np.random.default_rng(4)
-    detail = bare_detail(np.zeros((64, 64), np.float32))
+    detail = bare_detail(np.zeros((64, 64), np.int16))
     middle, rim = rng.uniform(20, 40, (2, 3, 1)), rng.uniform(4, 9, (3, 16))
     seeds = Seeds.blank(3, row_px=np.rint(middle[0, :, 0]), col_px=np.rint(middle[1, :, 0]))
     regions = _filled(detail, seeds, _Circles(middle[0], middle[1], np.full((3, 1), 6.0)), rim)
@@ -512,9 +524,9 @@ def test_height_of_a_disc_is_its_contrast_on_a_slope_too() -> None:
     for slope in (0.0, 1.0):
         pixels = tissue(noise=1.0) + 150 * disc((768, 576), (38.4, 24.0), 1.5)
         pixels[64:-64, :-64] += (slope * (rows - 384) + slope * (cols - 240))[64:-64, :-64]
-        _, _, marks = marks_of(pixels)
+        _, detail, marks = marks_of(pixels)
         label = label_at(marks, 383.5, 239.5)
-        assert marks.seeds.height[label - 1] == pytest.approx(150, rel=0.1)
+        assert marks.seeds.height[label - 1] * detail.steps.size == pytest.approx(150, rel=0.1)
         assert 2 * np.sqrt((marks.labels == label).sum() * 0.01 / np.pi) == pytest.approx(1.5, rel=0.07)
 
 

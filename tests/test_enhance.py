@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,8 +38,13 @@ def over_cells(detail: Detail) -> Where:
 
 
 def noise_of(detail: Detail, noise: Noise) -> NDArray[np.float64]:
-    """Return the noise at the middles of all cells."""
-    return noise.at(over_cells(detail))
+    """Return the noise at the middles of all cells, in grey levels."""
+    return noise.at(over_cells(detail)) * detail.steps.size
+
+
+def grey_of(detail: Detail, steps: NDArray[Any]) -> Image:
+    """Return the grey levels that stand at so many steps."""
+    return detail.steps.start + detail.steps.size * steps.astype(np.float64)
 
 
 def away_from_air(detail: Detail, cells: int = 8) -> BoolImage:
@@ -71,7 +78,7 @@ def test_noise_follows_the_grey_level() -> None:
     pixels = framed(slope - 1000 + np.sqrt(slope) * white(2))
     _, detail = detail_of(as_mammogram(pixels))
     inside = away_from_air(detail)
-    grey, noise = over_cells(detail).grey[inside], noise_of(detail, detail.noise)[inside]
+    grey, noise = grey_of(detail, over_cells(detail).grey)[inside], noise_of(detail, detail.noise)[inside]
     unit = ndimage.gaussian_filter(white(3), 0.45)[50:-50, 50:-50].std()
     np.testing.assert_allclose(np.median(noise / (unit * np.sqrt(grey))), 1.0, atol=0.06)
     for low, high in ((500, 900), (900, 2000), (2000, 5500)):
@@ -96,7 +103,7 @@ def test_noise_of_each_response_is_its_spread() -> None:
         # a cell holds few grains of coarse noise, so that clipping takes more of it
         share = 0.1 if band.scale_mm < 0.1 else 0.3
         assert np.median(noise_of(detail, band.noise)[away_from_air(detail)]) == pytest.approx(
-            inside.std(), rel=share
+            inside.std() * detail.steps.size, rel=share
         ), band.scale_mm
 
 
@@ -123,7 +130,9 @@ def test_grey_scale_scales_all_and_an_offset_nothing(factor: float, offset: floa
     _, plain = detail_of(mammogram)
     _, other = detail_of(like(mammogram, mammogram.pixels * np.float32(factor) + np.float32(offset)))
     for one, two in zip(plain.bands, other.bands, strict=True):
-        np.testing.assert_allclose(two.response / factor, one.response, atol=0.01 * float(one.noise.sigma.min()) + 0.02)
+        # the steps scale with the grey levels; rounding may move one by one
+        assert np.mean(np.abs(two.response - one.response) > 1) < 1e-3
+        assert np.mean(two.response != one.response) < 0.2
         assert np.median(np.abs(noise_of(other, two.noise) / factor / noise_of(plain, one.noise) - 1)) < 0.01
     assert np.median(np.abs(noise_of(other, other.noise) / factor / noise_of(plain, plain.noise) - 1)) < 0.01
     np.testing.assert_allclose(other.coherence, plain.coherence, atol=0.02)
@@ -141,7 +150,8 @@ def test_levels_lie_where_they_say() -> None:
     row, col = np.meshgrid(np.arange(200.0, 500.0, 13.7), np.arange(130.0, 380.0, 11.3), indexing="ij")
     for level in detail.levels:
         expected = 1000 + 3.0 * (row - 64) + 2.0 * col
-        np.testing.assert_allclose(level.sample(row, col), expected, atol=0.02 * level.step_px)
+        found = grey_of(detail, level.sample(row, col))
+        np.testing.assert_allclose(found, expected, atol=0.02 * level.step_px + detail.steps.size)
         assert level.origin_px == (detail.box.row_start + (level.step_px - 1) / 2,) + (
             detail.box.col_start + (level.step_px - 1) / 2,
         )
@@ -192,7 +202,7 @@ def test_responses_are_those_of_scipy(spacing_mm: float) -> None:
             level.origin_px[0] + level.step_px * rows, level.origin_px[1] + level.step_px * cols, indexing="ij"
         )
         expected = ndimage.map_coordinates(slow, at, order=3)
-        ours = band.response[margin:-margin, margin:-margin]
+        ours = band.response[margin:-margin, margin:-margin] * detail.steps.size
         assert np.corrcoef(ours.ravel(), expected.ravel())[0, 1] > 0.98, band.scale_mm
         assert np.std(ours - expected) < 0.2 * np.std(expected), band.scale_mm
 
@@ -201,7 +211,7 @@ def test_responses_are_those_of_scipy(spacing_mm: float) -> None:
 def test_a_blob_answers_most_at_its_own_scale(scale_mm: float) -> None:
     rows, cols = np.indices((640, 512))
     blob = 200 * np.exp(-((rows - 320.0) ** 2 + (cols - 200.0) ** 2) / (2 * (scale_mm / 0.1) ** 2))
-    _, detail = detail_of(as_mammogram(framed(blob + 0.1 * white(8))))
+    _, detail = detail_of(as_mammogram(framed(blob + 2 * white(8))))
     answers = [
         float(
             sample_bilinear(
@@ -225,13 +235,15 @@ def test_the_background_takes_specks_away_and_leaves_slopes() -> None:
     pixels = framed(0.5 * rows + 0.3 * cols + ndimage.gaussian_filter(specks, 0.7))
     _, detail = detail_of(as_mammogram(pixels))
     level = detail.levels[0]
+    background, image = grey_of(detail, level.background), grey_of(detail, level.image)
     slope = 1000 + 0.5 * (rows - 64 + detail.box.row_start) + 0.3 * (cols + detail.box.col_start)
     part = (slice(40, 600), slice(40, 440))
     # the window's half side of 7 pixels on this slope
-    assert np.abs(level.background[part] - slope[part]).max() < 7 * (0.5 + 0.3)
-    height = (level.image - slope)[part].max()
-    assert level.tophat[part].max() == pytest.approx(height, rel=0.1)
-    assert np.median(level.tophat[part]) < 4
+    assert np.abs(background[part] - slope[part]).max() < 7 * (0.5 + 0.3)
+    height = (image - slope)[part].max()
+    tophat = level.tophat[part] * detail.steps.size
+    assert tophat.max() == pytest.approx(height, rel=0.1)
+    assert np.median(tophat) < 4
 
 
 def test_background_is_the_opening_of_the_next_coarser_level() -> None:
@@ -244,7 +256,7 @@ def test_background_is_the_opening_of_the_next_coarser_level() -> None:
         opened = ndimage.grey_opening(halved, footprint=disc, mode="nearest")
         at = [(np.arange(n) - 0.5) / 2 for n in (rows, cols)]
         slow = ndimage.map_coordinates(opened, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
-        np.testing.assert_allclose(level.background, slow, rtol=1e-4)
+        np.testing.assert_allclose(level.background, slow, atol=1)
 
 
 # --- coherence

@@ -28,7 +28,7 @@ SQUARE = (0.1, 0.1)
 def marks_of(labels: NDArray[np.integer], height: float = 100.0, threshold: float = 50.0) -> Marks:
     """Return marks of a label image whose outlines lie at one grey level."""
     n = int(labels.max(initial=0))
-    picture = labels.astype(np.int32)
+    picture = labels.astype(np.uint16)
     seeds = Seeds.blank(
         n, height=np.full(n, height), threshold=np.full(n, threshold), tilt_row=np.zeros(n), tilt_col=np.zeros(n)
     )
@@ -295,7 +295,7 @@ def test_columns_follow_from_each_other() -> None:
     np.testing.assert_allclose(spots.col_mm, spots.col_px * 0.1)
     np.testing.assert_allclose(np.pi / 4 * spots.diameter_mm**2, spots.area_mm2)
     low, high = rooms.breast.grey_range
-    np.testing.assert_allclose(spots.contrast, seeds.height / (high - low))
+    np.testing.assert_allclose(spots.contrast, seeds.height * rooms.detail.steps.size / (high - low))
     noise = rooms.detail.noise_at(spots.row_px, spots.col_px)
     np.testing.assert_allclose(spots.snr, seeds.height / noise)
     assert (spots.width_mm <= spots.length_mm).all()

@@ -74,7 +74,7 @@ class _Circles:
     col: Floats
     radius: Floats
 
-    def __getitem__(self, rows: BoolImage) -> _Circles:
+    def __getitem__(self, rows: BoolImage | NDArray[np.intp]) -> _Circles:
         return _Circles(self.row[rows], self.col[rows], self.radius[rows])
 
     def sample(self, level: Level, away_px: Floats) -> FloatImage:
@@ -84,7 +84,7 @@ class _Circles:
             + (away_px / level.step_px).astype(np.float32)[:, :, None] * way.astype(np.float32)
             for axis, (place, way) in enumerate(((self.row, SINE), (self.col, COSINE)))
         )
-        return sample_bilinear(level.image, row, col)
+        return sample_bilinear(level.image.view(np.uint16), row, col)
 
     def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
         """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (n, 16)."""
@@ -166,10 +166,16 @@ def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
     """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
     radius = np.sqrt(2) * seeds.scale_mm / detail.pixel_mm
     circles = _Circles(seeds.row_px[:, None], seeds.col_px[:, None], radius[:, None])
-    distance, step = circles.steps(coarsest_level(detail, REFINED_CELL_MM), FIRST_SHARES, N_PLACES, edge_px(detail))
+    level = coarsest_level(detail, REFINED_CELL_MM)
+    least = LEAST_FIRST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
+    # what falls less from first to last has no such step between: half of the places need not be looked at
+    ends = circles.sample(level, circles.radius * np.array([FIRST_SHARES]))
+    falling = np.flatnonzero(_all_but_a_quarter(ends[:, 0] - ends[:, 1]) >= least)
+    seeds, circles, least = seeds[falling], circles[falling], least[falling]
+    distance, step = circles.steps(level, FIRST_SHARES, N_PLACES, edge_px(detail))
     circles, beside = circles.fitted(distance, step)
-    stands_out = _all_but_a_quarter(step) >= LEAST_FIRST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
-    kept = stands_out & (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST) & circles.inside(detail)
+    kept = (_all_but_a_quarter(step) >= least) & (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST)
+    kept &= circles.inside(detail)
     return seeds[kept], circles[kept]
 
 
@@ -192,7 +198,7 @@ def _plane(level: Floats, circles: _Circles) -> dict[str, Floats]:
     return {"threshold": level.mean(axis=1), "tilt_row": tilt_row, "tilt_col": tilt_col}
 
 
-def _all_but_a_quarter(step: Floats) -> Floats:
+def _all_but_a_quarter(step: Floats | FloatImage) -> Floats:
     """Return the step that three quarters of the rays have at least."""
     rank = step.shape[1] // 4
     return np.asarray(np.partition(step, rank, axis=1)[:, rank], np.float64)

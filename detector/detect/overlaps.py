@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,18 @@ DISC_STEP = 1.3
 outline has a grain of noise on top or is no object of one height."""
 
 
-def resolve_overlaps(regions: Regions, detail: Detail, image: NDArray[np.int32]) -> Marks:
+Ranks = NDArray[np.unsignedinteger[Any]]
+
+
+def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
     """Return one mark where several candidates overlap; of a mark that others cut into parts, that with its peak stays.
 
     Parameters
     ----------
     regions : Regions
     detail : Detail
-    image : ndarray of int32, shape of the finest level
-        All 0; the label image is painted on it.
+    image : ndarray of uint16 or uint32, shape of the finest level
+        All 0; the label image is painted on it. It holds numbers up to that of the regions.
 
     Returns
     -------
@@ -43,13 +47,13 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: NDArray[np.int32])
     if not len(regions.seeds):
         return Marks(image, np.empty(0, np.int32), regions.seeds, detail.box)
     seeds, n, canvas = regions.seeds, len(regions.seeds), image.ravel()
-    rank = _rank(detail, regions)
+    rank = _rank(detail, regions).astype(image.dtype)
     centre = peak_pixels(seeds, detail)
     stays = _strongest(regions, rank, centre, canvas)
     pixel, pixel_rank = _pixels_of(regions, stays, rank)
     kept = np.flatnonzero(stays)
     kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
-    label_of_rank = np.zeros(n + 1, np.int32)
+    label_of_rank = np.zeros(n + 1, image.dtype)
     label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
     owned = np.flatnonzero(canvas[pixel] == pixel_rank)
     owned = owned[np.argsort(pixel[owned], kind="stable")]
@@ -90,9 +94,7 @@ def _rank(detail: Detail, regions: Regions) -> NDArray[np.int32]:
     return rank
 
 
-def _strongest(
-    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
-) -> BoolImage:
+def _strongest(regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas: Ranks) -> BoolImage:
     """Return which regions stay, decided from the strongest to the weakest.
 
     One goes if a stronger one that stays covers its peak or has its peak in it; round by round those are decided that
@@ -120,16 +122,14 @@ def _strongest(
     return kept
 
 
-def _pixels_of(
-    regions: Regions, chosen: BoolImage, rank: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _pixels_of(regions: Regions, chosen: BoolImage, rank: Ranks) -> tuple[NDArray[np.int32], Ranks]:
     """Return the pixels of the chosen regions, and the rank of each."""
     pixels = np.flatnonzero(chosen[regions.owner])
     return regions.pixel[pixels], rank[regions.owner[pixels]]
 
 
 def _peaks_inside(
-    regions: Regions, rank: NDArray[np.int32], centre: NDArray[np.int64], canvas: NDArray[np.int32]
+    regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas: Ranks
 ) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
     canvas[centre] = 1
@@ -149,7 +149,7 @@ def _ranges(first: NDArray[np.intp], count: NDArray[np.intp]) -> NDArray[np.intp
     return np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
 
 
-def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
+def _parts(pixel: NDArray[np.int32], label: Ranks, seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
     """Return the number of the connected part of its label that each pixel belongs to.
 
     Runs of a row are joined to those of the next. Those that touch at a corner only are joined where the grey level
@@ -161,15 +161,15 @@ def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, det
     ----------
     pixel : ndarray of int32, shape (n,)
         Flat indices into the finest level, rising; none lies on its border.
-    label : ndarray of int32, shape (n,)
+    label : ndarray of unsigned integers, shape (n,)
         Row of `seeds` that each belongs to, from 1.
     seeds : Seeds
     detail : Detail
     """
     if not len(pixel):
-        return label
+        return np.empty(0, np.int32)
     width = detail.levels[0].image.shape[1]
-    new_run = (np.diff(pixel, prepend=-2) != 1) | (np.diff(label, prepend=0) != 0)
+    new_run = (np.diff(pixel, prepend=-2) != 1) | (label != np.roll(label, 1))
     start = np.flatnonzero(new_run)
     first, last, n = pixel[start], pixel[np.append(start[1:], len(pixel)) - 1], len(start)
     low = np.searchsorted(last, first + (width - 1))
@@ -189,7 +189,7 @@ def _parts(pixel: NDArray[np.int32], label: NDArray[np.int32], seeds: Seeds, det
     return np.asarray(connected_components(graph, directed=False)[1][run], np.int32)
 
 
-def _is_bright(corner: NDArray[np.int32], spot: NDArray[np.int32], seeds: Seeds, detail: Detail) -> BoolImage:
+def _is_bright(corner: NDArray[np.int32], spot: Ranks, seeds: Seeds, detail: Detail) -> BoolImage:
     """Return whether the mean of four pixels, of which `corner` is the upper left, is over the outline's level."""
     image = detail.levels[0].image
     grey, width = image.ravel(), image.shape[1]

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE, edge_steps
-from detector.records import LINE_MM, BoolImage, Detail, FloatImage, Level, Seeds, sample_bilinear
+from detector.records import LINE_MM, BoolImage, Detail, Level, Seeds, StepImage, sample_bilinear
 from detector.settings import DetectSettings
 
 RING_SCALES = np.array([2.6, 4.5])[:, None]
@@ -119,19 +119,21 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         that leave their window, and without coarse ones that fade.
     """
     parts: list[Regions] = []
+    peaks = _peak_levels(detail, seeds)
     for index, level in enumerate(detail.levels):
-        chosen = seeds[seeds.level == index]
-        if not len(chosen):
+        rows = np.flatnonzero(seeds.level == index)
+        if not len(rows):
             continue
+        chosen, peak = seeds[rows], peaks[rows]
         # what has been seen whole once is followed again, however it responds
         seen = np.isfinite(chosen.height)
-        chosen, inside = _grow(detail, level, chosen, REACH)
+        chosen, inside = _grow(detail, level, chosen, peak, REACH)
         near = np.flatnonzero(~chosen.cut)
         with_edges, sharp = _sharp(detail, chosen[near], settings)
         parts.append(_on_pixels(detail, level, with_edges[sharp], inside[near[sharp]]))
         far = _is_followed(detail, level, chosen, seen)
         if far.any() and index + 1 < len(detail.levels):
-            parts += _followed(detail, index, chosen[far], settings)
+            parts += _followed(detail, index, chosen[far], peak[far], settings)
     return Regions.concatenate(parts)
 
 
@@ -143,16 +145,16 @@ def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
     return np.asarray(row * cols + col, np.int64)
 
 
-def _followed(detail: Detail, index: int, seeds: Seeds, settings: DetectSettings) -> Iterator[Regions]:
+def _followed(detail: Detail, index: int, seeds: Seeds, peak: Floats, settings: DetectSettings) -> Iterator[Regions]:
     """Yield the regions of seeds of a level that run over their window there, seen on the next coarser level."""
     level, coarser = detail.levels[index : index + 2]
     # the outline's level stays that of the finer level, where a thin line keeps its height
-    followed, inside = _grow(detail, coarser, seeds, FAR_REACH)
+    followed, inside = _grow(detail, coarser, seeds, peak, FAR_REACH)
     strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
     seeds = seeds.replace(cut=followed.cut)
     farther = np.flatnonzero(strong)
     if len(farther):
-        followed, inside_farther = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
+        followed, inside_farther = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST_REACH)
         whole = np.flatnonzero(~followed.cut)
         found, sharp = _sharp(detail, seeds[farther[whole]].replace(cut=followed.cut[whole]), settings)
         yield _on_pixels(detail, coarser, found[sharp], inside_farther[whole[sharp]])
@@ -245,19 +247,19 @@ class _Windows:
     def __getitem__(self, rows: BoolImage) -> _Windows:
         return _Windows(self.side, self.top[rows], self.left[rows], self.row[rows], self.col[rows])
 
-    def cut_from(self, image: FloatImage) -> FloatImage:
+    def cut_from(self, image: StepImage) -> StepImage:
         """Return the windows of an image, shape (n, side, side)."""
-        return np.asarray(sliding_window_view(image, (self.side, self.side))[self.top, self.left], np.float32)
+        return np.asarray(sliding_window_view(image, (self.side, self.side))[self.top, self.left], np.int16)
 
     def inner(self, offset: Floats | NDArray[np.intp], place: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return places at an offset in cells, kept within the window."""
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs.
 
-    The height is that over the middle of the surroundings.
+    The height is that of the peak's level over the middle of the surroundings.
     """
     windows = _Windows.around(level, seeds, reach)
     # the top-hat is asked in the windows only
@@ -271,11 +273,11 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     around = sorted_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0))
     middle = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
-    base = (0.5 * (around[middle - 1] + around[middle])).min(axis=1)
+    base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
-    peak = _peak_levels(detail, seeds) - here
+    peak = peak - here
     half = 0.5 * (base + peak)
-    inside = _connected(tophat > _rounded_down(half)[:, None, None], *_brightest(tophat, windows))
+    inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
     return seeds.replace(
@@ -287,13 +289,13 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> tuple[Seeds
     ), inside
 
 
-def _rounded_down(values: Floats) -> FloatImage:
-    """Return the largest float32 up to each value: what is over the one is over the other, at half the memory."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+def whole_steps(values: Floats) -> StepImage:
+    """Return the largest whole number up to each value: a whole number over the one is over the other."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.floor(values), limits.min, limits.max).astype(np.int16)
 
 
-def sorted_directions(values: FloatImage) -> list[FloatImage]:
+def sorted_directions(values: StepImage) -> list[StepImage]:
     """Return the values sorted along the first axis, whose length is a power of two.
 
     A sorting network (Batcher 1968, doi 10.1145/1468075.1468121) over whole columns; the slow equivalent is
@@ -342,7 +344,7 @@ def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
     return top
 
 
-def _highest(values: FloatImage) -> FloatImage:
+def _highest(values: StepImage) -> StepImage:
     """Return the `MOST_UPPER` highest values of each column, falling; the slow equivalent is `numpy.sort`."""
     rows = list(values)
     for rank in range(MOST_UPPER):
@@ -353,7 +355,7 @@ def _highest(values: FloatImage) -> FloatImage:
     return np.stack(rows[:MOST_UPPER])
 
 
-def _brightest(tophat: FloatImage, windows: _Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _brightest(tophat: StepImage, windows: _Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where within a cell of each seed the brightest cell lies."""
     d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
     row = windows.inner(d_row, windows.row[:, None])

@@ -64,7 +64,7 @@ def _table(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Ma
         length_mm=form.length_mm * known,
         width_mm=form.width_mm * known,
         area_mm2=form.area_mm2 * known,
-        contrast=marks.seeds.height / grey_range,
+        contrast=marks.seeds.height * detail.steps.size / grey_range,
         snr=marks.seeds.height / detail.noise_at(row_px, col_px),
         eccentricity=form.eccentricity,
         solidity=form.solidity,

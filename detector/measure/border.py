@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import FloatImage, Marks, Outlines
+from detector.records import FloatImage, Marks, Outlines, StepImage
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Foreground:
     height: Floats
 
     @classmethod
-    def of(cls, marks: Marks, image: FloatImage) -> Foreground:
+    def of(cls, marks: Marks, image: FloatImage | StepImage) -> Foreground:
         """Return the pixels of all marks, in raster order."""
         spot = marks.labels.ravel()[marks.pixels].astype(np.int64) - 1
         row, col = np.divmod(marks.pixels, marks.labels.shape[1])
@@ -67,7 +67,7 @@ class Border:
         return Outlines(vertices, np.append(self.starts, len(vertices)))
 
 
-def trace_borders(marks: Marks, image: FloatImage) -> Border:
+def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     """Follow the outer border of every spot at once.
 
     Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead;
@@ -79,8 +79,8 @@ def trace_borders(marks: Marks, image: FloatImage) -> Border:
     step, along = ((way[:, 0] * width + way[:, 1]).astype(np.int32) for way in (_ACROSS, _ALONG))
 
     is_side = flat_labels[inside[:, None] + step] != flat_labels[inside][:, None]
-    pixel_index, side = np.nonzero(is_side)
-    pixel = inside[pixel_index]
+    number = np.flatnonzero(is_side).astype(np.int32)
+    pixel, side = inside[number >> 2], number & 3
     label = flat_labels[pixel]
     # clockwise: diagonal neighbour ahead (turn left), neighbour ahead (go straight), else turn right
     ahead = pixel + along[side]
@@ -97,9 +97,14 @@ def trace_borders(marks: Marks, image: FloatImage) -> Border:
     first[label[::-1] - 1] = np.arange(len(label) - 1, -1, -1)
     position = _order_along(successor, first)
     outer = np.flatnonzero(position >= 0)
-    outer = outer[np.lexsort((position[outer], label[outer]))]
-    row, col = np.divmod(pixel[outer], width)
-    spot, side = label[outer].astype(np.int64) - 1, side[outer]
+    spot = label[outer].astype(np.int64) - 1
+    # spot after spot, along each border
+    count = np.bincount(spot, minlength=len(first))
+    order = np.empty(len(outer), np.int64)
+    order[(np.cumsum(count) - count)[spot] + position[outer]] = np.arange(len(outer))
+    outer, spot = outer[order], spot[order]
+    row, col = (place.astype(np.int64) for place in np.divmod(pixel[outer], np.int32(width)))
+    side = side[outer].astype(np.int64)
     return Border(spot, row, col, side, _crossings(image, marks, spot, (row, col), side))
 
 
@@ -126,7 +131,7 @@ def _order_along(successor: Integers, first: Integers) -> Integers:
 
 
 def _crossings(
-    image: FloatImage, marks: Marks, spot: Integers, at: tuple[Integers, Integers], side: Integers
+    image: FloatImage | StepImage, marks: Marks, spot: Integers, at: tuple[Integers, Integers], side: Integers
 ) -> Floats:
     """Return where the grey level falls to the outline's between a border pixel and its neighbour outside."""
     row, col = at

@@ -18,7 +18,7 @@ def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, 
     where = detail.where(marks.seeds.row_px, marks.seeds.col_px)
     noise = detail.noise.at(where)
     features = _context(breast, detail, where, noise, spots) | _own_form(marks, noise, spots)
-    features |= _responses(detail, marks, where) | _pixel_features(mammogram, marks)
+    features |= _responses(detail, marks, where) | _pixel_features(mammogram, detail, marks)
     features |= _ring_contrasts(detail, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
 
@@ -28,7 +28,7 @@ def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, 
     zones = breast.zones[breast.cells(spots.row_px, spots.col_px)]
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
     return {
-        "grey": (where.grey - breast.grey_range[0]) / grey_range,
+        "grey": (where.grey * detail.steps.size + detail.steps.start - breast.grey_range[0]) / grey_range,
         "noise": noise / max(float(np.median(detail.noise.sigma)), 1e-12),
         "coherence": sample_bilinear(detail.coherence, where.row, where.col).astype(np.float64),
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
@@ -71,7 +71,7 @@ def _responses(detail: Detail, marks: Marks, where: Where) -> dict[str, Floats]:
     return responses
 
 
-def _pixel_features(mammogram: Mammogram, marks: Marks) -> dict[str, Floats]:
+def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[str, Floats]:
     """Return what the unsmoothed pixels at the peak say: dust on film is sharper than anything imaged through it."""
     pixels, seeds = mammogram.pixels, marks.seeds
     rows, cols = pixels.shape
@@ -84,7 +84,7 @@ def _pixel_features(mammogram: Mammogram, marks: Marks) -> dict[str, Floats]:
     peak = patch[each, r, c]
     near = (patch[each, r - 1, c] + patch[each, r + 1, c] + patch[each, r, c - 1] + patch[each, r, c + 1]) / 4
     far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
-    height = np.maximum(marks.seeds.height, 1e-12)
+    height = np.maximum(seeds.height * detail.steps.size, 1e-12)
     return {
         "saturated": (peak >= pixels.max()).astype(np.float64),
         "drop_1px": (peak - near) / height,
