@@ -112,7 +112,8 @@ def _ellipse(pixels: Foreground, n_px: Floats, spacing: Floats) -> tuple[Floats,
     moments = moments._replace(yy=moments.yy + spacing[0] ** 2 / 12, xx=moments.xx + spacing[1] ** 2 / 12)
     large, small = moments.along_axes()
     angle = np.degrees(0.5 * np.arctan2(2 * moments.xy, moments.xx - moments.yy)) % 180
-    return np.sqrt(np.maximum(1 - small / large, 0)), angle
+    # a hair under 0 the remainder is rounded to 180
+    return np.sqrt(np.maximum(1 - small / large, 0)), np.where(angle < 180, angle, 0.0)
 
 
 def _calipers(border: Border, spacing: Floats, orientation_deg: Floats) -> tuple[Floats, Floats, Floats]:
