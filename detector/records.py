@@ -368,7 +368,9 @@ class Spots(Table):
     kind: NDArray[np.int8] = _column("i1", "", "classify", "micro, macro or unknown", Kind)
     morphology: NDArray[np.int8] = _column("i1", "", "classify", "form word of BI-RADS, or empty", Morphology)
     confidence: NDArray[np.float64] = _column("f8", "", "classify", "that the spot is calcium, from 0 to 1")
-    flags: NDArray[np.int32] = _column("i4", "", "classify", "what else is to be known, words joined by |", Flag)
+    flags: NDArray[np.int32] = _column(
+        "i4", "", "classify", "what else is to be known (with outline cut sizes are the least), words joined by |", Flag
+    )
     cluster_id: NDArray[np.int32] = _column(
         "i4", "", "cluster", "cluster that the spot belongs to; 0 (in files: empty) is none"
     )
