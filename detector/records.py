@@ -620,6 +620,10 @@ class GreySteps(NamedTuple):
     start: float
     size: float
 
+    def grey(self, steps: NDArray[Any]) -> NDArray[Any]:
+        """Return the grey levels of the mammogram that stand at so many steps."""
+        return steps * self.size + self.start
+
 
 @dataclass(frozen=True, eq=False)
 class Level:
@@ -652,8 +656,12 @@ class Level:
 
     def sample(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the image at places in pixels of the whole image, any shape, by bilinear interpolation."""
-        # OpenCV reads unsigned numbers three times as fast
-        return sample_bilinear(self.image.view(np.uint16), self.to_cells(row_px, 0), self.to_cells(col_px, 1))
+        return self.sample_cells(self.to_cells(row_px, 0), self.to_cells(col_px, 1))
+
+    def sample_cells(self, row: NDArray[np.floating], col: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the image at places in cells of the level, any shape, by bilinear interpolation."""
+        # none is negative, and OpenCV reads unsigned numbers three times as fast
+        return sample_bilinear(self.image.view(np.uint16), row, col)
 
     def to_cells(self, place_px: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
         """Return rows (axis 0) or columns (axis 1) of the level for places in pixels of the whole image."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,11 +40,6 @@ def noise_of(detail: Detail, noise: Noise) -> NDArray[np.float64]:
     return noise.at(over_cells(detail)) * detail.steps.size
 
 
-def grey_of(detail: Detail, steps: NDArray[Any]) -> Image:
-    """Return the grey levels that stand at so many steps."""
-    return detail.steps.start + detail.steps.size * steps.astype(np.float64)
-
-
 def away_from_air(detail: Detail, cells: int = 8) -> BoolImage:
     """Return which cells lie well inside the picture of `framed`."""
     inside = np.zeros(detail.coherence.shape, np.bool_)
@@ -78,7 +71,7 @@ def test_noise_follows_the_grey_level() -> None:
     pixels = framed(slope - 1000 + np.sqrt(slope) * white(2))
     _, detail = detail_of(as_mammogram(pixels))
     inside = away_from_air(detail)
-    grey, noise = grey_of(detail, over_cells(detail).grey)[inside], noise_of(detail, detail.noise)[inside]
+    grey, noise = detail.steps.grey(over_cells(detail).grey)[inside], noise_of(detail, detail.noise)[inside]
     unit = ndimage.gaussian_filter(white(3), 0.45)[50:-50, 50:-50].std()
     np.testing.assert_allclose(np.median(noise / (unit * np.sqrt(grey))), 1.0, atol=0.06)
     for low, high in ((500, 900), (900, 2000), (2000, 5500)):
@@ -150,7 +143,7 @@ def test_levels_lie_where_they_say() -> None:
     row, col = np.meshgrid(np.arange(200.0, 500.0, 13.7), np.arange(130.0, 380.0, 11.3), indexing="ij")
     for level in detail.levels:
         expected = 1000 + 3.0 * (row - 64) + 2.0 * col
-        found = grey_of(detail, level.sample(row, col))
+        found = detail.steps.grey(level.sample(row, col))
         np.testing.assert_allclose(found, expected, atol=0.02 * level.step_px + detail.steps.size)
         assert level.origin_px == (detail.box.row_start + (level.step_px - 1) / 2,) + (
             detail.box.col_start + (level.step_px - 1) / 2,
@@ -235,7 +228,7 @@ def test_the_background_takes_specks_away_and_leaves_slopes() -> None:
     pixels = framed(0.5 * rows + 0.3 * cols + ndimage.gaussian_filter(specks, 0.7))
     _, detail = detail_of(as_mammogram(pixels))
     level = detail.levels[0]
-    background, image = grey_of(detail, level.background), grey_of(detail, level.image)
+    background, image = detail.steps.grey(level.background), detail.steps.grey(level.image)
     slope = 1000 + 0.5 * (rows - 64 + detail.box.row_start) + 0.3 * (cols + detail.box.col_start)
     part = (slice(40, 600), slice(40, 440))
     # the window's half side of 7 pixels on this slope

@@ -49,7 +49,7 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     if not detail.levels:
         return Marks(np.zeros((0, 0), np.uint16), np.empty(0, np.int32), Seeds.empty(), detail.box)
     seeds = find_peaks(detail, breast, settings)
-    # one canvas for both times, as narrow as can be: the first touch of so many pixels takes a while
+    # one canvas for both times, since the first touch of so many pixels takes a while; it must hold discs as well
     canvas = np.zeros(detail.levels[0].image.shape, np.uint16 if len(seeds) < 2**15 else np.uint32)
     marks = resolve_overlaps(grow_regions(detail, seeds, settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px
 from detector.detect.peaks import disc_peaks
 from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_level, coarsest_levels, from_border_px
-from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, sample_bilinear
+from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
 from detector.settings import DetectSettings
 
 FIRST_SHARES, NEXT_SHARES, LAST_SHARES, RIM_SHARES = (0.4, 1.8), (0.6, 1.5), (0.8, 1.25), (0.9, 1.1)
@@ -84,7 +84,7 @@ class _Circles:
             + (away_px / level.step_px).astype(np.float32)[:, :, None] * way.astype(np.float32)
             for axis, (place, way) in enumerate(((self.row, SINE), (self.col, COSINE)))
         )
-        return sample_bilinear(level.image.view(np.uint16), row, col)
+        return level.sample_cells(row, col)
 
     def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
         """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (n, 16)."""

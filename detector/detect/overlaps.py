@@ -169,7 +169,7 @@ def _parts(pixel: NDArray[np.int32], label: Ranks, seeds: Seeds, detail: Detail)
     if not len(pixel):
         return np.empty(0, np.int32)
     width = detail.levels[0].image.shape[1]
-    new_run = (np.diff(pixel, prepend=-2) != 1) | (label != np.roll(label, 1))
+    new_run = (np.diff(pixel, prepend=-2) != 1) | (np.diff(label, prepend=0) != 0)
     start = np.flatnonzero(new_run)
     first, last, n = pixel[start], pixel[np.append(start[1:], len(pixel)) - 1], len(start)
     low = np.searchsorted(last, first + (width - 1))

@@ -146,7 +146,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
             found, outlined = _followed(detail, index, chosen[far], peak[far], settings)
             parts += found
             endless[far] = ~outlined
-        if endless.any() and _is_fine(detail, level):
+        if _is_fine(detail, level):
             parts.append(_looked_at_closer(detail, level, chosen[endless], peak[endless]))
     return Regions.concatenate(parts)
 
@@ -402,6 +402,9 @@ def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) 
     the slow equivalent is `scipy.ndimage.label` window by window.
     """
     n, side, _ = inside.shape
+    # OpenCV crashes on a picture without rows
+    if not n:
+        return inside
     picture = np.zeros((n, side + 1, side), np.uint8)
     picture[:, :side] = inside
     _, labels = cv2.connectedComponents(picture.reshape(-1, side), connectivity=8, ltype=cv2.CV_32S)

@@ -251,8 +251,7 @@ SECOND: Mapping[str, Any] = {"max_iter": 30, "learning_rate": 0.12, "max_depth":
 cost time."""
 
 N_MODELS = 4
-"""Models that are averaged in each stage: what the choice of features of one tree or another decides counts less. With
-two, from four to eight of 24 normal films were flagged, as the seed of the choice would have it."""
+"""Models that are averaged in each stage: what the choice of features of one tree or another decides counts less."""
 
 
 FALSE_PER_CM2 = (1.0, 0.4, 0.1)

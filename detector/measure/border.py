@@ -79,8 +79,8 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     step, along = ((way[:, 0] * width + way[:, 1]).astype(np.int32) for way in (_ACROSS, _ALONG))
 
     is_side = flat_labels[inside[:, None] + step] != flat_labels[inside][:, None]
-    number = np.flatnonzero(is_side).astype(np.int32)
-    pixel, side = inside[number >> 2], number & 3
+    pixel_index, side = np.nonzero(is_side)
+    pixel = inside[pixel_index]
     label = flat_labels[pixel]
     # clockwise: diagonal neighbour ahead (turn left), neighbour ahead (go straight), else turn right
     ahead = pixel + along[side]
@@ -97,14 +97,9 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     first[label[::-1] - 1] = np.arange(len(label) - 1, -1, -1)
     position = _order_along(successor, first)
     outer = np.flatnonzero(position >= 0)
-    spot = label[outer].astype(np.int64) - 1
-    # spot after spot, along each border
-    count = np.bincount(spot, minlength=len(first))
-    order = np.empty(len(outer), np.int64)
-    order[(np.cumsum(count) - count)[spot] + position[outer]] = np.arange(len(outer))
-    outer, spot = outer[order], spot[order]
-    row, col = (place.astype(np.int64) for place in np.divmod(pixel[outer], np.int32(width)))
-    side = side[outer].astype(np.int64)
+    outer = outer[np.lexsort((position[outer], label[outer]))]
+    row, col = np.divmod(pixel[outer], width)
+    spot, side = label[outer].astype(np.int64) - 1, side[outer]
     return Border(spot, row, col, side, _crossings(image, marks, spot, (row, col), side))
 
 

@@ -28,7 +28,7 @@ def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, 
     zones = breast.zones[breast.cells(spots.row_px, spots.col_px)]
     grey_range = max(breast.grey_range[1] - breast.grey_range[0], 1e-12)
     return {
-        "grey": (where.grey * detail.steps.size + detail.steps.start - breast.grey_range[0]) / grey_range,
+        "grey": (detail.steps.grey(where.grey) - breast.grey_range[0]) / grey_range,
         "noise": noise / max(float(np.median(detail.noise.sigma)), 1e-12),
         "coherence": sample_bilinear(detail.coherence, where.row, where.col).astype(np.float64),
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
