@@ -322,9 +322,7 @@ class Seeds(Table):
     tilt_row: NDArray[np.float64] = _column("f8", "", "detect", "change of that level from row to row")
     tilt_col: NDArray[np.float64] = _column("f8", "", "detect", "change of that level from column to column")
     edge: NDArray[np.float64] = _column("f8", "", "detect", "mean fall across the outline, in steps of grey")
-    cut: NDArray[np.bool_] = _column(
-        "?", "", "detect", "the outline is not whole: its window cuts it, or it is nearer to the top"
-    )
+    cut: NDArray[np.bool_] = _column("?", "", "detect", "the outline was cut off by the search window")
 
     def level_at(self, rows: NDArray[np.integer], row_px: NDArray[Any], col_px: NDArray[Any]) -> NDArray[np.float64]:
         """Return the outline's grey level of some rows of the table at places in pixels of the whole image."""

@@ -109,6 +109,13 @@ class DetectSettings:
         2, "", (1, 20), "strong ones that a weak one needs around; the fainter half one more", "a group has three"
     )
     support_mm: float = _knob(4.0, "mm", (0.5, 30), "distance within which they support", "the size of tight groups")
+    strand_sigma: float = _knob(
+        6.0,
+        "sigma",
+        (0, 50),
+        "blob response from which a fine candidate needs no contrast along its weakest direction",
+        "calcium of films and digital images seldom fails it, four of ten peaks of strands and noise do",
+    )
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"
     )

@@ -29,11 +29,10 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     """Find blobs of all scales and the pixels over half height that belong to each.
 
     Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
-    height are taken from the level that it was found on, or those nearer to its top where these have no end. Where
-    candidates overlap, the one with the larger product of height and significance stays: of a macrocalcification and
-    a bright grain of noise inside it the former, of a cluster seen as one blob and a speck of it the latter. All this
-    is done twice, the second time at the scales that the first has measured, and with discs, whose outline is sought
-    along rays.
+    height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
+    height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
+    cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that
+    the first has measured, and with discs, whose outline is sought along rays.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Peaks that no tissue makes: corners and shoulders of what is exposed, and lines that a scanner has drawn."""
+"""Peaks that are no spots: strands, corners and shoulders of what is exposed, and lines that a scanner has drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.records import BoolImage, BreastRegion, Detail, Seeds, Zone
+from detector.detect.regions import peak_levels
+from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
 MOST_OUTSIDE = 5
@@ -26,6 +27,13 @@ SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
 """Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
 that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
 each of its ten links and more comes about in one of seven cases."""
+
+AROUND_SCALES = 2.6
+"""Distance at which a peak is compared with its surroundings, in scales: just off the blob, about twice its radius."""
+
+COARSE_SIGMA = 5.0
+"""Height, in noise units of a pixel, that a coarse peak must have over half of its surroundings: a third of what is
+coarse has less, and of macrocalcifications that stand out by six or more none."""
 
 Floats = NDArray[np.float64]
 
@@ -111,6 +119,56 @@ def is_shoulder(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: De
     standing = over_breast >= settings.supported_sigma * detail.noise_at(fine.row_px, fine.col_px)
     shoulder[shoulder] = (np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE) & ~standing
     return shoulder
+
+
+def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImage:
+    """Return which peaks stand out from too few of their surroundings: pieces of strands, and coarse lumps.
+
+    Along itself a strand is as bright as its peaks are. So a fine peak is compared with both sides in its weakest
+    direction of eight: it needs the less response, the more it stands out there. With the response R and that contrast
+    C, both in noise units, R**2 * (C + sqrt(C**2 + 1)) must reach the square of `strand_sigma`: for `strand_sigma` of
+    6 a response of 6.0 where C is 0, 3.9 where it is 1, 2.9 where it is 2. A coarse peak needs `COARSE_SIGMA` in half
+    of the directions.
+
+    Parameters
+    ----------
+    seeds : Seeds
+    detail : Detail
+    settings : DetectSettings
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    contrast = _contrasts(seeds, detail) / detail.noise_at(seeds.row_px, seeds.col_px)
+    n_half = len(contrast) // 2
+    weakest = 0.5 * np.minimum.reduce(contrast[:n_half] + contrast[n_half:])
+    lump = np.count_nonzero(contrast >= COARSE_SIGMA, axis=0) < n_half
+    strand = seeds.response_sigma**2 * np.exp(np.arcsinh(weakest)) < settings.strand_sigma**2
+    return np.asarray(np.where(seeds.scale_mm >= settings.coarse_scale_mm, lump, strand), np.bool_)
+
+
+def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
+    """Return the height of each peak over its surroundings in sixteen directions, less background, shape (16, n)."""
+    contrast = np.empty((len(SINE), len(seeds)))
+    peak = peak_levels(detail, seeds)
+    for index, level in enumerate(detail.levels):
+        rows = np.flatnonzero(seeds.level == index)
+        away = AROUND_SCALES * seeds.scale_mm[rows] / detail.pixel_mm / level.step_px
+        row, col = (
+            np.rint(level.to_cells(place[rows], axis)) for axis, place in enumerate((seeds.row_px, seeds.col_px))
+        )
+        around = _cells(level, row + away * SINE[:, None], col + away * COSINE[:, None])
+        here = peak[rows] - level.background.ravel()[_cells(level, row, col)]
+        contrast[:, rows] = here - (level.image.ravel()[around] - level.background.ravel()[around])
+    return contrast
+
+
+def _cells(level: Level, row: Floats, col: Floats) -> NDArray[np.int64]:
+    """Return the flat index of the cell at places in cells, of what is outside that of the nearest."""
+    rows, cols = level.image.shape
+    cell_row, cell_col = (np.clip(np.rint(place), 0, n - 1).astype(np.int64) for place, n in ((row, rows), (col, cols)))
+    return np.asarray(cell_row * cols + cell_col, np.int64)
 
 
 def _rim_px(seeds: Seeds, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:

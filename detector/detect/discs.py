@@ -173,9 +173,10 @@ def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
     falling = np.flatnonzero(_all_but_a_quarter(ends[:, 0] - ends[:, 1]) >= least)
     seeds, circles, least = seeds[falling], circles[falling], least[falling]
     distance, step = circles.steps(level, FIRST_SHARES, N_PLACES, edge_px(detail))
-    circles, beside = circles.fitted(distance, step)
-    kept = (_all_but_a_quarter(step) >= least) & (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST)
-    kept &= circles.inside(detail)
+    steep = np.flatnonzero(_all_but_a_quarter(step) >= least)
+    seeds = seeds[steep]
+    circles, beside = circles[steep].fitted(distance[steep], step[steep])
+    kept = (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST) & circles.inside(detail)
     return seeds[kept], circles[kept]
 
 

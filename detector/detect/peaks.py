@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder
+from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
 from detector.detect.regions import border_px, coarsest_levels, from_border_px, whole_steps
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage
 from detector.settings import DetectSettings
@@ -55,7 +55,10 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
     seeds = seeds[is_inside & ~is_scan_line(seeds, detail.pixel_mm)]
+    # what is a strand supports nothing, and what has no support need not be asked
+    seeds = _without_strands(seeds, _needs_support(seeds, settings), detail, settings)
     seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
+    seeds = _without_strands(seeds, ~_needs_support(seeds, settings), detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
@@ -88,13 +91,23 @@ def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     return seeds[~is_corner(seeds, detail, breast, settings)]
 
 
+def _without_strands(seeds: Seeds, kept: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
+    """Return the peaks that are kept whatever they are, and of the others those that are no strands."""
+    asked = np.flatnonzero(~kept)
+    kept[asked] = ~is_strand(seeds[asked], detail, settings)
+    return seeds[kept]
+
+
+def _needs_support(seeds: Seeds, settings: DetectSettings) -> BoolImage:
+    return (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
+
+
 def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
     """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise.
 
     The fainter half of those that need support need one more.
     """
-    own = seeds.response_sigma >= settings.threshold_sigma
-    own |= seeds.scale_mm >= settings.large_scale_mm
+    own = ~_needs_support(seeds, settings)
     weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
     if len(weak) and len(strong) > settings.support_count:
         places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,17 +18,9 @@ RING_SCALES = np.array([2.6, 4.5])[:, None]
 """Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob."""
 
 
-class Look(NamedTuple):
-    """How far around a seed its pixels are sought, in cells, and over what share of its height they lie."""
-
-    reach: int
-    share: float
-
-
-NEAR, FAR, FARTHEST, CLOSER = Look(9, 0.5), Look(16, 0.5), Look(36, 0.5), Look(9, 0.75)
-"""The first look, where most spots are whole (the outer ring of the largest scale of a level, two cells, just fits);
-those at what runs over its border, on the next coarser level, and there, if need be, 7 mm and more; and the last one at
-what is fine and endless at half of its height: on a strand, that is no more than the strand."""
+REACH, FAR_REACH, FARTHEST_REACH = 9, 16, 36
+"""Half sides of the search window in cells: most spots (the outer ring of the largest scale of a level, two cells, just
+fits); what runs over its border is followed on the next coarser level, and there, if need be, 7 mm and more."""
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -113,7 +105,7 @@ def coarsest_level(detail: Detail, size_mm: float) -> Level:
 
 
 def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regions:
-    """Return the pixels over half height that hang together with each seed's peak, of endless ones those nearer to it.
+    """Return the pixels over half height that hang together with each seed's peak.
 
     Parameters
     ----------
@@ -125,10 +117,10 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     -------
     Regions
         Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
-        that leave all windows, and without coarse ones that fade.
+        that leave their window, and without coarse ones that fade.
     """
     parts: list[Regions] = []
-    peaks = _peak_levels(detail, seeds)
+    peaks = peak_levels(detail, seeds)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
         if not len(rows):
@@ -136,18 +128,13 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         chosen, peak = seeds[rows], peaks[rows]
         # what has been seen whole once is followed again, however it responds
         seen = np.isfinite(chosen.height)
-        chosen, inside = _grow(detail, level, chosen, peak, NEAR)
+        chosen, inside = _grow(detail, level, chosen, peak, REACH)
         near = np.flatnonzero(~chosen.cut)
         with_edges, sharp = _sharp(detail, chosen[near], settings)
         parts.append(_on_pixels(detail, level, with_edges[sharp], inside[near[sharp]]))
-        endless = chosen.cut.copy()
-        far = np.flatnonzero(_is_followed(detail, level, chosen, seen))
-        if len(far) and index + 1 < len(detail.levels):
-            found, outlined = _followed(detail, index, chosen[far], peak[far], settings)
-            parts += found
-            endless[far] = ~outlined
-        if _is_fine(detail, level):
-            parts.append(_looked_at_closer(detail, level, chosen[endless], peak[endless]))
+        far = _is_followed(detail, level, chosen, seen)
+        if far.any() and index + 1 < len(detail.levels):
+            parts += _followed(detail, index, chosen[far], peak[far], settings)
     return Regions.concatenate(parts)
 
 
@@ -159,40 +146,24 @@ def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
     return np.asarray(row * cols + col, np.int64)
 
 
-def _followed(
-    detail: Detail, index: int, seeds: Seeds, peak: Floats, settings: DetectSettings
-) -> tuple[list[Regions], BoolImage]:
-    """Return the regions of seeds of a level that run over their window there, seen on the next coarser level.
-
-    Beside them, which of the seeds have been outlined.
-    """
+def _followed(detail: Detail, index: int, seeds: Seeds, peak: Floats, settings: DetectSettings) -> Iterator[Regions]:
+    """Yield the regions of seeds of a level that run over their window there, seen on the next coarser level."""
     level, coarser = detail.levels[index : index + 2]
     # the outline's level stays that of the finer level, where a thin line keeps its height
-    followed, inside = _grow(detail, coarser, seeds, peak, FAR)
+    followed, inside = _grow(detail, coarser, seeds, peak, FAR_REACH)
     strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
     seeds = seeds.replace(cut=followed.cut)
-    parts, outlined = [], ~seeds.cut
     farther = np.flatnonzero(strong)
     if len(farther):
-        followed, inside_farther = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST)
+        followed, inside_farther = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST_REACH)
         whole = np.flatnonzero(~followed.cut)
         found, sharp = _sharp(detail, seeds[farther[whole]].replace(cut=followed.cut[whole]), settings)
-        parts.append(_on_pixels(detail, coarser, found[sharp], inside_farther[whole[sharp]]))
+        yield _on_pixels(detail, coarser, found[sharp], inside_farther[whole[sharp]])
         strong[farther[whole]] = False
-        outlined[farther[whole]] = True
     # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
-    as_seen = strong & _is_fine(detail, level)
-    kept = np.flatnonzero(~seeds.cut | as_seen)
+    kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
     seeds, sharp = _sharp(detail, seeds[kept], settings)
-    parts.append(_on_pixels(detail, coarser, seeds[sharp], inside[kept[sharp]]))
-    return parts, outlined | as_seen
-
-
-def _looked_at_closer(detail: Detail, level: Level, seeds: Seeds, peak: Floats) -> Regions:
-    """Return the regions of fine seeds around their tops; they say that they are not whole."""
-    seeds, inside = _grow(detail, level, seeds, peak, CLOSER)
-    ends = np.flatnonzero(~seeds.cut & (seeds.height > 0))
-    return _on_pixels(detail, level, seeds[ends].replace(cut=np.ones(len(ends), np.bool_)), inside[ends])
+    yield _on_pixels(detail, coarser, seeds[sharp], inside[kept[sharp]])
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -286,12 +257,12 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, look: Look) -> tuple[Seeds, BoolImage]:
+def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) -> tuple[Seeds, BoolImage]:
     """Return the seeds with what the window says of them, and the window's cells that are theirs.
 
     The height is that of the peak's level over the middle of the surroundings.
     """
-    windows = _Windows.around(level, seeds, look.reach)
+    windows = _Windows.around(level, seeds, reach)
     # the top-hat is asked in the windows only
     tophat = windows.cut_from(level.image)
     tophat -= windows.cut_from(level.background)
@@ -306,13 +277,13 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, look: Look) 
     base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=1)
     here = level.background[windows.top + windows.row, windows.left + windows.col]
     peak = peak - here
-    over = base + look.share * (peak - base)
-    inside = _connected(tophat > whole_steps(over)[:, None, None], *_brightest(tophat, windows))
+    half = 0.5 * (base + peak)
+    inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
     width_px = 8 * radius[:, -1, 0] * level.step_px
     return seeds.replace(
         height=peak - base,
-        threshold=here + over,
+        threshold=here + half,
         tilt_row=outer @ SINE / width_px,
         tilt_col=outer @ COSINE / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
@@ -349,7 +320,7 @@ def sorted_directions(values: StepImage) -> list[StepImage]:
     return columns
 
 
-def _peak_levels(detail: Detail, seeds: Seeds) -> Floats:
+def peak_levels(detail: Detail, seeds: Seeds) -> Floats:
     """Return the grey level on top of each seed: the mean of the brightest of nine cells half a scale wide.
 
     The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.

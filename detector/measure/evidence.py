@@ -5,12 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from detector.measure.border import Floats
-from detector.records import BreastRegion, Detail, Evidence, Mammogram, Marks, Spots, Where, Zone, sample_bilinear
+from detector.records import (
+    BreastRegion,
+    Detail,
+    Evidence,
+    FloatImage,
+    Mammogram,
+    Marks,
+    Spots,
+    Where,
+    Zone,
+    sample_bilinear,
+)
 
 RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
 """Radii of the rings that a spot's contrast is read against, in 16 directions: strands are bright in two of them."""
 
 N_RING_DIRECTIONS = 16
+
+STRIP_ROWS = 128
+"""Rows that are looked through together for the brightest pixel."""
 
 
 def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> Evidence:
@@ -86,10 +100,20 @@ def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[
     far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
     height = np.maximum(seeds.height * detail.steps.size, 1e-12)
     return {
-        "saturated": (peak >= pixels.max()).astype(np.float64),
+        "saturated": (peak >= _brightest(pixels, float(peak.max()))).astype(np.float64),
         "drop_1px": (peak - near) / height,
         "drop_2px": (peak - far) / height,
     }
+
+
+def _brightest(pixels: FloatImage, enough: float) -> float:
+    """Return the brightest of all pixels, or any over `enough`: most images have one in their first strips, a label."""
+    highest = -np.inf
+    for start in range(0, len(pixels), STRIP_ROWS):
+        highest = max(highest, float(pixels[start : start + STRIP_ROWS].max()))
+        if highest > enough:
+            break
+    return highest
 
 
 def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Floats]:
