@@ -17,6 +17,7 @@ from scipy.spatial import ConvexHull
 from skimage import measure
 
 from detector.measure.border import Border, Foreground, trace_borders
+from detector.measure.evidence import _brightest
 from detector.measure.form import Form, measure_form
 from detector.records import BoolImage, Box, FloatImage, Kind, Marks, Seeds
 from tests.rooms import GROUPS, as_mammogram, phantom, rooms_of, small, through_rooms
@@ -110,6 +111,13 @@ def test_borders_are_those_of_cv2(seed: int) -> None:
     assert len(border.starts) == labels.max() > 30
     for label in range(1, labels.max() + 1):
         assert same_cycle(border_pixels(border, label - 1), contour_of(labels == label)), label
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 400), st.just(2)), elements=st.integers(0, 20)), st.integers(0, 20)
+)
+def test_what_is_brightest_is_told_without_looking_at_all_pixels(pixels: FloatImage, peak: int) -> None:
+    assert (peak >= _brightest(pixels, peak)) == (peak >= pixels.max())
 
 
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7))))
