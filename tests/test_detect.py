@@ -16,12 +16,20 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.detect import detect_marks
-from detector.detect.artefacts import AROUND_SCALES, COARSE_SIGMA, MOST_OUTSIDE, is_strand
+from detector.detect.artefacts import AROUND_SCALES, COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
 from detector.detect.borders import edge_steps
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.overlaps import _parts, _strongest
 from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
-from detector.detect.regions import MOST_UPPER, Regions, _connected, _grown_by_one, _highest, peak_levels
+from detector.detect.regions import (
+    MOST_UPPER,
+    Regions,
+    _connected,
+    _grown_by_one,
+    _highest,
+    line_sigma,
+    peak_levels,
+)
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
 from detector.records import (
@@ -299,6 +307,7 @@ def test_strands_are_those_of_a_loop_over_peaks() -> None:
             expected = sum(one >= COARSE_SIGMA for one in contrast) < 8
         else:
             expected = seeds.response_sigma[i] ** 2 * (weakest + np.hypot(weakest, 1)) < settings.strand_sigma**2
+            expected &= line_sigma(detail, seeds[i : i + 1])[0] < SPARED_SIGMA
         assert strand[i] == expected
     assert 0.2 < strand.mean() < 0.8
     assert not strand[: len(found)].any()
