@@ -16,13 +16,14 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.detect import detect_marks
-from detector.detect.artefacts import AROUND_SCALES, COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
+from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
 from detector.detect.borders import edge_steps
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.overlaps import _parts, _strongest
 from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
 from detector.detect.regions import (
     MOST_UPPER,
+    RING_SCALES,
     Regions,
     _connected,
     _grown_by_one,
@@ -191,9 +192,9 @@ def test_growing_by_one_is_a_dilation(windows: BoolImage) -> None:
 
 
 def test_peaks_are_those_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each candidate is a highest of nine over the threshold; only echoes of fine bands and corners are missing."""
     # which of them are strands has a test of its own
     monkeypatch.setattr("detector.detect.peaks.is_strand", lambda seeds, *_: np.zeros(len(seeds), np.bool_))
-    """Each candidate is a highest of nine over the threshold; only echoes of fine bands and corners are missing."""
     rooms = rooms_of(1, small(*GROUPS))
     detail, breast = rooms.detail, rooms.breast
     lone = dataclasses.replace(SETTINGS.detect, threshold_sigma=6.0, supported_sigma=6.0)
@@ -295,7 +296,7 @@ def test_strands_are_those_of_a_loop_over_peaks() -> None:
         tophat = level.tophat
         row = round(level.to_cells(seeds.row_px[i : i + 1], 0)[0])
         col = round(level.to_cells(seeds.col_px[i : i + 1], 1)[0])
-        radius = AROUND_SCALES * seeds.scale_mm[i] / detail.pixel_mm / level.step_px
+        radius = RING_SCALES[0, 0] * seeds.scale_mm[i] / detail.pixel_mm / level.step_px
         own = peak[i] - level.background[row, col]
         contrast = []
         for angle in np.arange(16) * np.pi / 8:
@@ -311,6 +312,18 @@ def test_strands_are_those_of_a_loop_over_peaks() -> None:
         assert strand[i] == expected
     assert 0.2 < strand.mean() < 0.8
     assert not strand[: len(found)].any()
+
+
+@pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1])
+def test_no_peak_of_noise_is_spared_as_a_line(spacing_mm: float) -> None:
+    mammogram = as_mammogram(tissue(spacing_mm=spacing_mm), (spacing_mm, spacing_mm), view="CC")
+    breast = find_breast(mammogram, SETTINGS.breast)
+    detail = enhance_detail(mammogram, breast, SETTINGS.enhance)
+    seeds = find_peaks(detail, breast, dataclasses.replace(SETTINGS.detect, threshold_sigma=2.8, strand_sigma=0.0))
+    response = line_sigma(detail, seeds[seeds.scale_mm < SETTINGS.detect.coarse_scale_mm])
+    assert len(response) > 500
+    assert 0.6 < response.mean() < 0.9 and response.std() < 0.2
+    assert response.max() < SPARED_SIGMA
 
 
 def test_peaks_on_a_strand_are_left_out_and_a_speck_on_it_is_not() -> None:

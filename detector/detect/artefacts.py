@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.regions import line_sigma, peak_levels
+from detector.detect.regions import RING_SCALES, line_sigma, peak_levels
 from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
@@ -27,9 +27,6 @@ SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
 """Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
 that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
 each of its ten links and more comes about in one of seven cases."""
-
-AROUND_SCALES = 2.6
-"""Distance at which a peak is compared with its surroundings, in scales: just off the blob, about twice its radius."""
 
 COARSE_SIGMA = 5.0
 """Height, in noise units of a pixel, that a coarse peak must have over half of its surroundings: a third of what is
@@ -129,11 +126,11 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
     """Return which peaks stand out from too few of their surroundings: pieces of strands, and coarse lumps.
 
     Along itself a strand is as bright as its peaks are. So a fine peak is compared with both sides in its weakest
-    direction of eight: it needs the less response, the more it stands out there. With the response R and that contrast
-    C, both in noise units, R**2 * (C + sqrt(C**2 + 1)) must reach the square of `strand_sigma`: for `strand_sigma` of
-    6 a response of 6.0 where C is 0, 3.9 where it is 1, 2.9 where it is 2. On a thin line of calcium, such as the wall
-    of a vessel, it needs none of it, if the line responds by `SPARED_SIGMA`. A coarse peak needs `COARSE_SIGMA` in half
-    of the directions.
+    direction of eight, on the inner ring that its height is read on: it needs the less response, the more it stands out
+    there. With the response R and that contrast C, both in noise units, R**2 * (C + sqrt(C**2 + 1)) must reach the
+    square of `strand_sigma`: for `strand_sigma` of 6 a response of 6.0 where C is 0, 3.9 where it is 1, 2.9 where it is
+    2. On a thin line of calcium, such as the wall of a vessel, it needs none of it, if the line responds by
+    `SPARED_SIGMA`. A coarse peak needs `COARSE_SIGMA` in half of the directions.
 
     Parameters
     ----------
@@ -157,12 +154,12 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
 
 
 def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
-    """Return the height of each peak over its surroundings in sixteen directions, less background, shape (16, n)."""
+    """Return the height of each peak over the inner ring around it, both less background, shape (16, n)."""
     contrast = np.empty((len(SINE), len(seeds)))
     peak = peak_levels(detail, seeds)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
-        away = AROUND_SCALES * seeds.scale_mm[rows] / detail.pixel_mm / level.step_px
+        away = RING_SCALES[0] * seeds.scale_mm[rows] / detail.pixel_mm / level.step_px
         row, col = (
             np.rint(level.to_cells(place[rows], axis)) for axis, place in enumerate((seeds.row_px, seeds.col_px))
         )

@@ -56,9 +56,9 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
     seeds = seeds[is_inside & ~is_scan_line(seeds, detail.pixel_mm)]
     # what is a strand supports nothing, and what has no support need not be asked
-    seeds = _without_strands(seeds, _needs_support(seeds, settings), detail, settings)
-    seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
     seeds = _without_strands(seeds, ~_needs_support(seeds, settings), detail, settings)
+    seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
+    seeds = _without_strands(seeds, _needs_support(seeds, settings), detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
@@ -91,11 +91,11 @@ def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     return seeds[~is_corner(seeds, detail, breast, settings)]
 
 
-def _without_strands(seeds: Seeds, kept: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
-    """Return the peaks that are kept whatever they are, and of the others those that are no strands."""
-    asked = np.flatnonzero(~kept)
-    kept[asked] = ~is_strand(seeds[asked], detail, settings)
-    return seeds[kept]
+def _without_strands(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
+    """Return the peaks without those of the asked ones that are strands."""
+    strand = np.zeros(len(seeds), np.bool_)
+    strand[asked] = is_strand(seeds[asked], detail, settings)
+    return seeds[~strand]
 
 
 def _needs_support(seeds: Seeds, settings: DetectSettings) -> BoolImage:
