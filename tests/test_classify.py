@@ -21,6 +21,7 @@ from detector.classify.judge import (
     N_TYPICAL,
     NEIGHBOUR_RADII_MM,
     RELATIVE,
+    ROWS_AT_ONCE,
     WEIGHTS,
     Judge,
     Trees,
@@ -182,10 +183,10 @@ def random_trees(seed: int, n_features: int = 5, n_trees: int = 7, depth: int = 
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_scores_are_those_of_a_loop_over_trees(seed: int) -> None:
-    trees = random_trees(seed)
-    features = np.random.default_rng(seed).normal(0, 1, (40, 5)).astype(np.float32)
+@pytest.mark.parametrize(("seed", "n", "depth"), [(1, 40, 3), (2, 40, 1), (3, ROWS_AT_ONCE + 1, 4)])
+def test_scores_are_those_of_a_loop_over_trees(seed: int, n: int, depth: int) -> None:
+    trees = random_trees(seed, depth=depth)
+    features = np.random.default_rng(seed).normal(0, 1, (n, 5)).astype(np.float32)
     features[0, 0] = trees.threshold[0, 0]  # equal goes left
     slow = []
     for row in features:
@@ -196,7 +197,7 @@ def test_scores_are_those_of_a_loop_over_trees(seed: int) -> None:
                 node = 2 * node + (2 if row[feature[node]] > threshold[node] else 1)
             total += float(value[node - len(feature)])
         slow.append(total)
-    np.testing.assert_allclose(trees.score(features), slow, rtol=1e-6)
+    np.testing.assert_allclose(trees.score(features), slow, rtol=1e-6, atol=1e-6)
     assert trees.score(features[:0]).shape == (0,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,16 @@ from detector.detect.discs import find_discs
 from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, coarsest_levels, grow_regions
-from detector.records import BreastRegion, Detail, Marks, Moments, Seeds
+from detector.records import BoolImage, BreastRegion, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
 
 LONG_ASPECT, WIDEST_LINE_MM = 2.5, 0.35
 """Length by width from which a mark is a line rather than a blob, and the scale of its width up to which it is."""
+
+SAME_SCALE = 1.26
+"""Ratio up to which two scales are one: half a step from band to band."""
 
 WALL_SHARE = 0.6
 """Area by that of a disc of the same radius of gyration under which a mark is a wall around what it does not fill: of a
@@ -53,13 +57,28 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     marks = resolve_overlaps(grow_regions(detail, seeds, settings), detail, canvas)
     # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
     seeds = _measured(marks, detail)
+    other = _is_other_scale(seeds, marks.seeds)
+    regions = [_kept(marks, ~other), grow_regions(detail, seeds[other], settings), find_discs(detail, breast, settings)]
     canvas.ravel()[marks.pixels] = 0
-    regions = [grow_regions(detail, seeds, settings), find_discs(detail, breast, settings)]
     marks = resolve_overlaps(Regions.concatenate(regions), detail, canvas)
     fine = np.flatnonzero(np.isnan(marks.seeds.edge))
     edge = marks.seeds.edge.copy()
     edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
     return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
+
+
+def _is_other_scale(measured: Seeds, seen: Seeds) -> BoolImage:
+    """Return which seeds have measured otherwise than the band that saw them says, so that they are outlined anew."""
+    moved = (measured.row_px != seen.row_px) | (measured.col_px != seen.col_px) | (measured.level != seen.level)
+    return np.asarray(moved | (np.abs(np.log(measured.scale_mm / seen.scale_mm)) > math.log(SAME_SCALE)), np.bool_)
+
+
+def _kept(marks: Marks, chosen: BoolImage) -> Regions:
+    """Return the regions of the chosen marks as they are."""
+    owner = marks.labels.ravel()[marks.pixels].astype(np.int32) - 1
+    row = np.cumsum(chosen, dtype=np.int32) - 1
+    pixels = np.flatnonzero(chosen[owner])
+    return Regions(marks.seeds[chosen], row[owner[pixels]], marks.pixels[pixels])
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import BoolImage, Detail, Level, Seeds
+from detector.records import BoolImage, Detail, FloatImage, Level, Seeds
 
 RAY_SCALES, RAY_SAMPLES = 3.6, 10
 """Length of the rays that look for the border, in scales (two and a half radii of a disc), and samples on each."""
@@ -24,6 +24,39 @@ SINE, COSINE = np.sin(_ANGLE), np.cos(_ANGLE)
 """Sixteen directions around a seed."""
 
 Floats = NDArray[np.float64]
+
+
+def sample_rays(level: Level, row_px: Floats, col_px: Floats, away_px: Floats | FloatImage) -> FloatImage:
+    """Return grey levels on sixteen rays.
+
+    Parameters
+    ----------
+    level : Level
+    row_px, col_px : ndarray
+        Where the rays start, in pixels of the whole image; of a shape that broadcasts to that of `away_px`.
+    away_px : ndarray, shape (..., 16) or (..., 1)
+        Distances from there; in the latter case all rays' are the same.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., 16)
+    """
+    away = np.asarray(away_px / level.step_px, np.float32)
+    row, col = (
+        level.to_cells(place, axis).astype(np.float32) + away * way.astype(np.float32)
+        for axis, (place, way) in enumerate(((row_px, SINE), (col_px, COSINE)))
+    )
+    return level.sample_cells(row, col)
+
+
+def smoothed_around(values: FloatImage) -> FloatImage:
+    """Return the means of each ray's value and its two neighbours', along the last axis, which is a circle."""
+    total = values.copy()
+    total[..., 1:] += values[..., :-1]
+    total[..., :-1] += values[..., 1:]
+    total[..., 0] += values[..., -1]
+    total[..., -1] += values[..., 0]
+    return np.asarray(total / np.float32(3), np.float32)
 
 
 def edge_px(detail: Detail) -> float:
@@ -72,30 +105,29 @@ def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -
     reach_px = 0.5 * seeds.scale_mm[:, None] / detail.pixel_mm
     # a level shows scales from one to two of its cells
     n_places = 2 * round(2 * level.step_px * detail.pixel_mm / EDGE_MM) + 1
-    away = border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None]
-    away = np.maximum(away, 0)
-    row, col = (place[:, None] + away * way for place, way in ((seeds.row_px, SINE), (seeds.col_px, COSINE)))
-    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
-    over = fine[-1].sample(row, col) - tilt * away > seeds.threshold[:, None]
+    away = np.maximum(border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None], 0).astype(np.float32)
+    over = _over_outline(fine[-1], seeds, away) > 0
     return np.asarray(border_px + reach_px * (2 * over.mean(axis=0) - 1), np.float64)
+
+
+def _over_outline(level: Level, seeds: Seeds, away_px: FloatImage) -> FloatImage:
+    """Return the grey level over that of the outline on each seed's rays, shape (n places, n seeds, 16)."""
+    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
+    grey = sample_rays(level, seeds.row_px[:, None], seeds.col_px[:, None], away_px)
+    grey -= tilt.astype(np.float32) * away_px
+    grey -= seeds.threshold[:, None].astype(np.float32)
+    return grey
 
 
 def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, BoolImage]:
     """Return, seed by ray, the distance in pixels at which the profile falls to the outline's level, and if it does."""
     step_px = seeds.scale_mm[:, None] / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
-    away = (step_px * np.arange(RAY_SAMPLES))[:, None, :]
-    row = seeds.row_px[:, None, None] + away * SINE[:, None]
-    col = seeds.col_px[:, None, None] + away * COSINE[:, None]
-    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
-    over = level.sample(row, col) - tilt[..., None] * away - seeds.threshold[:, None, None]
-    below = over < 0
-    ends = below.any(axis=2)
-    below[..., -1] = True
-    first = np.maximum(below.argmax(axis=2), 1)[..., None]
-    high = np.take_along_axis(over, first - 1, axis=2)[..., 0]
-    low = np.take_along_axis(over, first, axis=2)[..., 0]
+    over = _over_outline(level, seeds, (step_px * np.arange(RAY_SAMPLES)[:, None, None]).astype(np.float32))
+    inside = np.logical_and.accumulate(over >= 0, axis=0)
+    first = np.clip(np.count_nonzero(inside, axis=0), 1, RAY_SAMPLES - 1)[None]
+    high, low = (np.take_along_axis(over, place, axis=0)[0].astype(np.float64) for place in (first - 1, first))
     share = np.clip(high / np.maximum(high - low, 1e-12), 0, 1)
-    return np.asarray((first[..., 0] - 1 + share) * step_px, np.float64), ends
+    return np.asarray((first[0] - 1 + share) * step_px, np.float64), ~inside[-1]
 
 
 def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floats:
@@ -104,19 +136,15 @@ def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Flo
     A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
     neighbouring rays are averaged first, lest the steepest be the noise's.
     """
-    nearby = np.linspace(-0.5, 0.5, 5) * np.minimum(seeds.scale_mm, WIDEST_MM)[:, None] / detail.pixel_mm
-    border = border_px[:, None, :] + nearby[:, :, None]
-    delta = edge_px(detail)
+    nearby = np.minimum(seeds.scale_mm, WIDEST_MM)[:, None] / detail.pixel_mm * np.linspace(-0.5, 0.5, 5)[:, None, None]
+    border = (border_px + nearby).astype(np.float32)
+    delta = np.float32(edge_px(detail))
     inside, outside = (
-        detail.levels[0].sample(
-            seeds.row_px[:, None, None] + np.maximum(border + shift, 0) * SINE,
-            seeds.col_px[:, None, None] + np.maximum(border + shift, 0) * COSINE,
-        )
+        sample_rays(detail.levels[0], seeds.row_px[:, None], seeds.col_px[:, None], np.maximum(border + shift, 0))
         for shift in (-delta, delta)
     )
-    step = np.minimum(inside - outside, most[:, None, None])
-    step = (step + np.roll(step, 1, axis=2) + np.roll(step, -1, axis=2)) / 3
-    return np.asarray(step.max(axis=1), np.float64)
+    step = smoothed_around(np.minimum(inside - outside, most[:, None].astype(np.float32)))
+    return np.asarray(step.max(axis=0), np.float64)
 
 
 def _mean_over(step: Floats, ends: BoolImage) -> Floats:

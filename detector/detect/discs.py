@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px
+from detector.detect.artefacts import is_corner
+from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px, sample_rays, smoothed_around
 from detector.detect.peaks import disc_peaks
 from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_level, coarsest_levels, from_border_px
 from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
@@ -79,19 +80,14 @@ class _Circles:
 
     def sample(self, level: Level, away_px: Floats) -> FloatImage:
         """Return grey levels on the rays, `away_px` from the middle, which is of shape (n, n places)."""
-        row, col = (
-            level.to_cells(place, axis).astype(np.float32)[:, :, None]
-            + (away_px / level.step_px).astype(np.float32)[:, :, None] * way.astype(np.float32)
-            for axis, (place, way) in enumerate(((self.row, SINE), (self.col, COSINE)))
-        )
-        return level.sample_cells(row, col)
+        return sample_rays(level, self.row[:, :, None], self.col[:, :, None], away_px[:, :, None])
 
     def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
         """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (n, 16)."""
         away = self.radius * np.linspace(*shares, n_places)
         fall = self.sample(level, np.maximum(away - delta_px, 0)) - self.sample(level, away + delta_px)
         # neighbouring rays are averaged, lest the steepest be the noise's
-        fall = (fall + np.roll(fall, 1, axis=2) + np.roll(fall, -1, axis=2)) / 3
+        fall = smoothed_around(fall)
         steepest = fall.argmax(axis=1)
         step = np.take_along_axis(fall, steepest[:, None], axis=1)[:, 0]
         return np.take_along_axis(away, steepest, axis=1), step.astype(np.float64)
@@ -139,7 +135,9 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Regions
         Seeds in the middle of each, with all columns; one disc may come several times.
     """
-    seeds, circles = _promising(disc_peaks(detail, breast, settings), detail)
+    seeds, circles = _promising(disc_peaks(detail, breast), detail)
+    off_corners = np.flatnonzero(~is_corner(seeds, detail, breast, settings))
+    seeds, circles = seeds[off_corners], circles[off_corners]
     level, delta_px = coarsest_level(detail, FINEST_CELL_MM), edge_px(detail)
     beside = circles.radius
     for shares in (NEXT_SHARES, LAST_SHARES):

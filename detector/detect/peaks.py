@@ -67,8 +67,8 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     return seeds
 
 
-def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
-    """Return the local maxima of the bands that discs answer to, however faint, off the breast's corners.
+def disc_peaks(detail: Detail, breast: BreastRegion) -> Seeds:
+    """Return the local maxima of the bands that discs answer to, however faint.
 
     Those just outside the breast are among them, since a bead on the skin may lie there with most of its area.
 
@@ -76,7 +76,6 @@ def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     ----------
     detail : Detail
     breast : BreastRegion
-    settings : DetectSettings
 
     Returns
     -------
@@ -87,8 +86,7 @@ def disc_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     reach = 2 * math.ceil(MARGIN_MM / (breast.step_px * detail.pixel_mm)) + 1
     near = cv2.dilate(breast.is_searched.view(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
     bands = [band for band in detail.bands if least <= band.scale_mm <= most]
-    seeds = Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
-    return seeds[~is_corner(seeds, detail, breast, settings)]
+    return Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
 
 
 def _without_strands(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
@@ -160,7 +158,9 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, threshold: float, c
     col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
     sigma = response[row, col] / band.noise.at(detail.where(row_px, col_px))
     keep = (sigma > threshold) & cells[breast.cells(row_px, col_px)]
-    row_px, col_px = _brightest_pixels(detail.levels[0], row_px[keep], col_px[keep])
+    row_px, col_px = row_px[keep], col_px[keep]
+    if level.step_px > 1:
+        row_px, col_px = _brightest_pixels(detail.levels[0], row_px, col_px)
     n = len(row_px)
     return Seeds.blank(
         n,
