@@ -256,6 +256,14 @@ def test_a_metal_bead_that_leaves_the_breast_is_one_mark(outside_mm: float) -> N
     assert marks.seeds.scale_mm[near][0] > 0.4
 
 
+@pytest.mark.parametrize(("grey", "is_disc"), [(1700, False), (4000, True)])
+def test_a_nipple_in_profile_is_no_disc_and_a_bead_is(grey: float, is_disc: bool) -> None:
+    """Both fall to the air on most sides; the bead stands out from the breast as well."""
+    pixels = tissue(noise=4.0)
+    seeds = discs_of(np.maximum(pixels, grey * disc(pixels.shape, (38.4, 52.0), 2.2))).seeds
+    assert bool(len(seeds)) == is_disc
+
+
 def test_a_corner_of_the_exposed_is_no_macrocalcification() -> None:
     """Where two edges cut the breast its corner is a bright blob of any scale."""
     mammogram, _ = phantom(4, small(view="MLO"))
