@@ -35,8 +35,8 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
-    cluster seen as one blob and a speck of it the latter. All this is done twice, the second time at the scales that
-    the first has measured, and with discs, whose outline is sought along rays.
+    cluster seen as one blob and a speck of it the latter. What measures otherwise than the band that saw it says is
+    outlined once more, at the scale that it has; and discs, whose outline is sought along rays, join.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     if not detail.levels:
         return Marks(np.zeros((0, 0), np.uint16), np.empty(0, np.int32), Seeds.empty(), detail.box)
     seeds = find_peaks(detail, breast, settings)
-    # one canvas for both times, since the first touch of so many pixels takes a while; it must hold discs as well
+    # one canvas throughout, since the first touch of so many pixels takes a while; it must hold discs as well
     canvas = np.zeros(detail.levels[0].image.shape, np.uint16 if len(seeds) < 2**15 else np.uint32)
     marks = resolve_overlaps(grow_regions(detail, seeds, settings), detail, canvas)
-    # the second time at the scale that the first has measured: what is found must not hang on the band that saw it
+    # what is found must not hang on the band that saw it
     seeds = _measured(marks, detail)
     other = _is_other_scale(seeds, marks.seeds)
     regions = [_kept(marks, ~other), grow_regions(detail, seeds[other], settings), find_discs(detail, breast, settings)]
