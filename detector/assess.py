@@ -21,6 +21,7 @@ FEW_LINES = 2
 """Thin lines that are enough, as the form of the highest predictive value (BI-RADS 5th edition: 70 %); one alone may be
 two grains that touch."""
 
+THIN_FORMS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
 Floats = NDArray[np.float64]
@@ -65,10 +66,13 @@ def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     # noise and strands have no shape that is seen, or an irregular one: the doubtful ones stand among those
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
     n_irregular = np.maximum(clusters.n_irregular - np.maximum(doubt - clusters.n_unresolved, 0.0), 0.0)
+    # where they prevail, lines that are too short to be counted one by one are lines all the same
+    prevails = np.isin(clusters.morphology, THIN_FORMS)
+    n_thin = np.where(prevails, np.maximum(clusters.n_thin, FEW_LINES), clusters.n_thin)
     traits = {
         "irregular": (n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
         # one alone may be two grains that touch
-        "thin": (clusters.n_thin - 1.0) / 2.0,
+        "thin": (n_thin - 1.0) / 2.0,
         # from the loosest group that counts, 3 in 1 cm2, to ten times that
         "tight": np.log(clusters.density_per_cm2 * sure / n / 3.0) / np.log(10.0),
         "count": (sure - 3.0) / 12.0,
@@ -86,6 +90,8 @@ def _reasons(clusters: Clusters) -> list[str]:
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
         if n_thin := int(clusters.n_thin[row]):
             parts.append(f"{n_thin} thin or branching line{'' if n_thin == 1 else 's'}")
+        elif clusters.morphology[row] in THIN_FORMS:
+            parts.append("mostly short thin lines")
         if 2 * clusters.n_unresolved[row] > n:
             parts.append("most too small for their shape to be told")
         if clusters.distribution[row] in (Distribution.LINEAR, Distribution.SEGMENTAL):

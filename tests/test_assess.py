@@ -134,6 +134,16 @@ def test_two_thin_lines_need_be_no_surer_than_what_is_highly_suspicious() -> Non
     assert not assessed(**few | {"n_thin": 1}, confidence=1.01 * least).review[0]
 
 
+@pytest.mark.parametrize("form", [Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING])
+def test_short_lines_that_prevail_count_as_two_thin_ones(form: Morphology) -> None:
+    few: dict[str, Any] = {"n_spots": 5, "n_irregular": 1}
+    prevailing = suspicion_of(**few, morphology=form)
+    assert prevailing == suspicion_of(**few, n_thin=2) > suspicion_of(**few, morphology=Morphology.PUNCTATE)
+    assert suspicion_of(**few, n_thin=3, morphology=form) == suspicion_of(**few, n_thin=3)
+    assert "mostly short thin lines" in assessed(**few, morphology=form).reasons[0].split("|")
+    assert "mostly short thin lines" not in assessed(**few, n_thin=1, morphology=form).reasons[0].split("|")
+
+
 def test_what_is_highly_suspicious_is_flagged_though_it_is_less_sure() -> None:
     many: dict[str, Any] = {"n_spots": 15, "n_irregular": 15, "density_per_cm2": 30.0, "size_cv": 0.5, "n_thin": 1}
     assert suspicion_of(**many) >= SETTINGS.high_suspicion
