@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
@@ -98,7 +98,10 @@ def test_what_is_no_decision_is_refused_by_name(changes: Mapping[str, str]) -> N
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="'\r\x00"), max_size=50)
 
 
-@given(st.lists(TEXT | st.sampled_from(["=1+1", "a;=b", "-x", " @y", '"', ",", "a\nb"]), max_size=5))
+@given(
+    st.lists(TEXT | st.sampled_from(["=1+1", "a;=b", "-x", " @y", '"', ",", "a\nb", "a\n=b", "\n\n =b"]), max_size=5)
+)
+@example(["\n="])
 def test_decisions_travel_as_csv_without_change_and_no_cell_is_a_formula(comments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         import tempfile

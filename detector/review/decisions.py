@@ -26,8 +26,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 _LONGEST: Mapping[str, int] = {"reviewer": 60, "version": 200, "case_id": 500, "image_id": 500, "comment": 2000}
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _CLUSTER = re.compile(r"[0-9]{1,9}|m[0-9a-f]{1,32}")
-_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@＝＋－＠])")
-_GUARDED = re.compile(r"(^|;)'(?=\s*[=+\-@＝＋－＠])")
+_FORMULA = re.compile(r"(^|[;\r\n])(?=[^\S\r\n]*[=+\-@＝＋－＠])")
+_GUARDED = re.compile(r"(^|[;\r\n])'(?=[^\S\r\n]*[=+\-@＝＋－＠])")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ function isDecision(row) {
 
 // ------------------------------------------------------------------------------------------------ decisions.csv
 
-const FORMULA = /(^|;)(?=\s*[=+\-@＝＋－＠])/g;
-const GUARDED = /(^|;)'(?=\s*[=+\-@＝＋－＠])/g;
+const FORMULA = /(^|[;\r\n])(?=[^\S\r\n]*[=+\-@＝＋－＠])/g;
+const GUARDED = /(^|[;\r\n])'(?=[^\S\r\n]*[=+\-@＝＋－＠])/g;
 
 function toCsv(rows) {
   const cell = (value) => {
