@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import Clusters, Distribution, Morphology, Spots, Suggestion
+from detector.records import LINEAR_FORMS, Clusters, Distribution, Morphology, Spots, Suggestion
 from detector.settings import AssessSettings
 
 WEIGHTS: Mapping[str, float] = {"irregular": 0.30, "thin": 0.25, "tight": 0.20, "count": 0.15, "spread": 0.10}
@@ -21,7 +21,6 @@ FEW_LINES = 2
 """Thin lines that are enough, as the form of the highest predictive value (BI-RADS 5th edition: 70 %); one alone may be
 two grains that touch."""
 
-THIN_FORMS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
 Floats = NDArray[np.float64]
@@ -67,7 +66,7 @@ def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
     n_irregular = np.maximum(clusters.n_irregular - np.maximum(doubt - clusters.n_unresolved, 0.0), 0.0)
     # where they prevail, lines that are too short to be counted one by one are lines all the same
-    prevails = np.isin(clusters.morphology, THIN_FORMS)
+    prevails = np.isin(clusters.morphology, LINEAR_FORMS)
     n_thin = np.where(prevails, np.maximum(clusters.n_thin, FEW_LINES), clusters.n_thin)
     traits = {
         "irregular": (n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
@@ -90,7 +89,7 @@ def _reasons(clusters: Clusters) -> list[str]:
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
         if n_thin := int(clusters.n_thin[row]):
             parts.append(f"{n_thin} thin or branching line{'' if n_thin == 1 else 's'}")
-        elif clusters.morphology[row] in THIN_FORMS:
+        elif clusters.morphology[row] in LINEAR_FORMS:
             parts.append("mostly short thin lines")
         if 2 * clusters.n_unresolved[row] > n:
             parts.append("most too small for their shape to be told")

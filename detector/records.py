@@ -79,6 +79,9 @@ THIN_MM = 0.5
 LINE_MM = 1.0
 """Length from which a thin form is a line."""
 
+LINEAR_FORMS = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
+"""Forms of thin lines, which fill ducts."""
+
 BENIGN_FORMS = (
     Morphology.SKIN,
     Morphology.VASCULAR,

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from detector.breast import find_breast
 from detector.evaluate import particles as solids
 from detector.evaluate.phantoms import Truth
-from detector.records import BoolImage, BreastRegion, FloatImage, Mammogram, Morphology
+from detector.records import LINEAR_FORMS, BoolImage, BreastRegion, FloatImage, Mammogram, Morphology
 from detector.settings import BreastSettings
 
 Floats = NDArray[np.float64]
-
-LINEAR = (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING)
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def plan_particles(
         for _ in range(rng.integers(insertion.n_particles[0], insertion.n_particles[1] + 1)):
             size = _diameter(rng, insertion)
             # linear forms keep their own lengths, which the diameters of grains say nothing of
-            particle = make(rng, form, None if form in LINEAR else (size, size))
+            particle = make(rng, form, None if form in LINEAR_FORMS else (size, size))
             for _try in range(30):
                 turn, away = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform())
                 placed = particle.moved(middle[0] + away * np.sin(turn), middle[1] + away * np.cos(turn))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist
 
-from detector.records import BoolImage, Clusters, Distribution, FloatImage, Kind, Morphology, Shape, Spots
+from detector.records import LINEAR_FORMS, BoolImage, Clusters, Distribution, FloatImage, Kind, Morphology, Shape, Spots
 
 CALCIUM_PER_MM = 1.2
 """Attenuation in 1/mm that calcium adds to tissue.
@@ -141,7 +141,7 @@ def centroid_of(particle: Particle) -> tuple[float, float]:
 
 def kind_of(length_mm: float, width_mm: float, morphology: Morphology) -> Kind:
     """Return macro or micro: 1.0 mm wide, or a smooth rod of 0.5 mm; thin linear forms are micro at any length."""
-    if morphology in (Morphology.FINE_LINEAR, Morphology.FINE_LINEAR_BRANCHING):
+    if morphology in LINEAR_FORMS:
         return Kind.MICRO
     rod = morphology is Morphology.LARGE_ROD_LIKE and width_mm >= 0.5 and length_mm > 1.0
     return Kind.MACRO if width_mm >= 1.0 or rod else Kind.MICRO

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from detector.breast import find_breast
 from detector.classify.judge import WEIGHTS, Judge
 from detector.errors import DetectorError
-from detector.evaluate.insertion import LINEAR, Insertion, insert_calcifications
+from detector.evaluate.insertion import Insertion, insert_calcifications
 from detector.evaluate.peers import PEERS, find_with
 from detector.evaluate.phantoms import Truth, make_phantom
 from detector.evaluate.physical import insert_physically
@@ -29,7 +29,7 @@ from detector.evaluate.recipes import Recipe
 from detector.evaluate.truth import Findings, ImageTruth, Mark, Pair
 from detector.pipeline import analyse, regroup
 from detector.read import read_mammogram
-from detector.records import Mammogram, Reading
+from detector.records import LINEAR_FORMS, Mammogram, Reading
 from detector.settings import BreastSettings, Settings
 
 
@@ -46,7 +46,7 @@ class Kind(enum.StrEnum):
 INSERTIONS: Mapping[Kind, Insertion] = {
     Kind.STANDARD: Insertion(),
     Kind.PHYSICAL: Insertion(),
-    Kind.LINEAR: Insertion(n_clusters=3, n_macros=0, n_particles=(5, 10), radius_mm=(4.0, 7.0), forms=LINEAR),
+    Kind.LINEAR: Insertion(n_clusters=3, n_macros=0, n_particles=(5, 10), radius_mm=(4.0, 7.0), forms=LINEAR_FORMS),
     Kind.BORDER: Insertion(n_clusters=6, n_macros=0, margin_mm=0.0),
     Kind.NOTHING: Insertion(n_clusters=0, n_macros=0),
 }
