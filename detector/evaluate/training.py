@@ -39,8 +39,10 @@ CALCIUM_MM, APART_MM = 0.2, 0.45
 the radius and a tenth) from all is not; those between teach nothing."""
 
 INSERTION = Insertion(
-    n_clusters=4,
+    n_clusters=6,
     n_macros=5,
+    n_particles=(3, 20),
+    radius_mm=(1.0, 5.0),
     contrast=(2.2, 14.0),
     macro_contrast=(6.0, 30.0),
     macro_mm=(1.0, 4.0),
@@ -58,8 +60,9 @@ INSERTION = Insertion(
     macro_forms=(Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.LARGE_ROD_LIKE),
     margin_mm=1.5,
 )
-"""What training images hold: wider than the standard set in contrast, form and place; many thin lines, which are harder
-to tell from strands than grains from noise, and matter most."""
+"""What training images hold: wider than the standard set in contrast, form and place, and groups from the fewest spots
+that make one and from 2 mm across, as radiologists mark them too; many thin lines, which are harder to tell from strands
+than grains from noise, and matter most."""
 
 
 @dataclass(frozen=True, eq=False)
