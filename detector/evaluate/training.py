@@ -61,8 +61,8 @@ INSERTION = Insertion(
     margin_mm=1.5,
 )
 """What training images hold: wider than the standard set in contrast, form and place, and groups from the fewest spots
-that make one and from 2 mm across, as radiologists mark them too; many thin lines, which are harder to tell from strands
-than grains from noise, and matter most."""
+that make one and from 2 mm across, as radiologists mark them too; many thin lines, which are harder to tell from
+strands than grains from noise, and matter most."""
 
 
 @dataclass(frozen=True, eq=False)

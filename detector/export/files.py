@@ -17,6 +17,8 @@ PART = ".part"
 
 _SAFE_NAME = re.compile(r"[0-9a-f]{1,64}(\.[0-9a-f]+)*(_f[0-9]+)?")
 
+_FORMULA, _GUARDED = (re.compile(rf"(^|[;\r\n]){mark}(?=[^\S\r\n]*[=+\-@＝＋－＠])") for mark in ("", "'"))
+
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
@@ -121,6 +123,24 @@ def printable(text: str) -> str:
     'a\\x1b[31mb'
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def guarded(text: str) -> str:
+    """Return text for a cell of a CSV file: what a spreadsheet would run as a formula gets an apostrophe before it.
+
+    Each line is guarded, and each part between semicolons, at which some spreadsheets split (OWASP, "CSV injection").
+
+    Examples
+    --------
+    >>> guarded("=1+1"), guarded("a;-b")
+    ("'=1+1", "a;'-b")
+    """
+    return _FORMULA.sub(r"\1'", text)
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` was given."""
+    return _GUARDED.sub(r"\1", text)
 
 
 def counted(number: int, noun: str) -> str:

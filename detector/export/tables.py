@@ -1,7 +1,7 @@
 """Tables made from finished Readings: CSV by RFC 4180, and Parquet of the same columns.
 
 A cell is empty where a value is unknown; floats have 6 significant digits; several words are joined by ``|``.
-Text that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, "CSV injection").
+Text that a spreadsheet would run as a formula gets an apostrophe before it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import csv
 import io
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from detector.errors import ExportError, extra_missing
-from detector.export.files import printable, whole_file
+from detector.export.files import guarded, printable, whole_file
 from detector.records import Clusters, Column, Kind, Reading, Spots, Table
 
-_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@＝＋－＠])")
 _ROWS_PER_BLOCK = 20_000
 
 
@@ -169,7 +167,7 @@ def cell(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     text = "|".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return _FORMULA.sub(r"\1'", printable(text))
+    return guarded(printable(text))
 
 
 @contextlib.contextmanager

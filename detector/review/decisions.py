@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from detector.errors import DetectorError
-from detector.export.files import printable, whole_file
+from detector.export.files import guarded, printable, unguarded, whole_file
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "cluster": ("accept", "reject", "unsure", ""),
@@ -26,8 +26,6 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 _LONGEST: Mapping[str, int] = {"reviewer": 60, "version": 200, "case_id": 500, "image_id": 500, "comment": 2000}
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _CLUSTER = re.compile(r"[0-9]{1,9}|m[0-9a-f]{1,32}")
-_FORMULA = re.compile(r"(^|[;\r\n])(?=[^\S\r\n]*[=+\-@＝＋－＠])")
-_GUARDED = re.compile(r"(^|[;\r\n])'(?=[^\S\r\n]*[=+\-@＝＋－＠])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def to_csv(decisions: Iterable[Decision]) -> str:
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
     for decision in decisions:
-        writer.writerow([_FORMULA.sub(r"\1'", value) for value in decision.to_mapping().values()])
+        writer.writerow(map(guarded, decision.to_mapping().values()))
     return out.getvalue()
 
 
@@ -179,7 +177,7 @@ def read_decisions(file: Path) -> list[Decision]:
             table = csv.DictReader(handle, restval="")
             for row in table:
                 try:
-                    values = {key: _GUARDED.sub(r"\1", value) for key, value in row.items() if isinstance(value, str)}
+                    values = {key: unguarded(value) for key, value in row.items() if isinstance(value, str)}
                     decisions.append(Decision.of(values))
                 except DetectorError as error:
                     raise DetectorError(f"{name}, line {table.line_num}: {error}") from error
