@@ -28,6 +28,7 @@ from detector.detect.regions import (
     _connected,
     _grown_by_one,
     _highest,
+    _is_closed,
     grow_regions,
     line_sigma,
     peak_levels,
@@ -600,6 +601,24 @@ def test_rays_are_smoothed_with_their_neighbours_on_a_circle() -> None:
     values = np.random.default_rng(1).normal(0, 1, (3, 4, 16)).astype(np.float32)
     expected = (values + np.roll(values, 1, axis=-1) + np.roll(values, -1, axis=-1)) / 3
     np.testing.assert_allclose(smoothed_around(values), expected, atol=1e-6)
+
+
+def test_a_region_is_open_where_the_cells_around_it_are_full() -> None:
+    share = np.array([1.0, 1.0, 0.9, 0.0, 1.0, 0.8, 0.9, 0.2, 0.0, 1.0])
+    over = np.arange(100).reshape(1, 10, 10) < 100 * share[:, None, None]
+    owner = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3], np.int32)
+    added = np.array([False, True, True, True, False, True, True, True, True, False])
+    # two of three, one of three, none of one, none of none
+    assert _is_closed(over, owner, added, 4).tolist() == [False, True, True, True]
+
+
+def test_regions_of_chosen_seeds_keep_their_pixels() -> None:
+    seeds = Seeds.blank(4, row_px=np.arange(4.0), col_px=np.arange(4.0))
+    owner = np.array([0, 1, 1, 2, 3, 3], np.int32)
+    regions = Regions(seeds, owner, np.arange(6, dtype=np.int32)).only(np.array([False, True, False, True]))
+    assert regions.seeds.row_px.tolist() == [1.0, 3.0]
+    assert regions.owner.tolist() == [0, 0, 1, 1]
+    assert regions.pixel.tolist() == [1, 2, 4, 5]
 
 
 def test_what_measures_as_its_band_says_is_not_outlined_anew(monkeypatch: pytest.MonkeyPatch) -> None:

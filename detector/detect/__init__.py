@@ -76,9 +76,7 @@ def _is_other_scale(measured: Seeds, seen: Seeds) -> BoolImage:
 def _kept(marks: Marks, chosen: BoolImage) -> Regions:
     """Return the regions of the chosen marks as they are."""
     owner = marks.labels.ravel()[marks.pixels].astype(np.int32) - 1
-    row = np.cumsum(chosen, dtype=np.int32) - 1
-    pixels = np.flatnonzero(chosen[owner])
-    return Regions(marks.seeds[chosen], row[owner[pixels]], marks.pixels[pixels])
+    return Regions(marks.seeds, owner, marks.pixels).only(chosen)
 
 
 def _measured(marks: Marks, detail: Detail) -> Seeds:
