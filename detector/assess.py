@@ -24,6 +24,7 @@ two grains that touch."""
 MOSTLY_BENIGN = (Morphology.ROUND, Morphology.COARSE, Morphology.RIM, Morphology.SKIN, Morphology.VASCULAR)
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) -> Clusters:
@@ -46,7 +47,7 @@ def assess_clusters(spots: Spots, clusters: Clusters, settings: AssessSettings) 
     suspicion = _suspicion(spots, clusters)
     vascular = clusters.morphology == Morphology.VASCULAR
     # the more suspicious the pattern, the less sure it must be that it is one
-    high = (suspicion >= settings.high_suspicion) | (clusters.n_thin >= FEW_LINES)
+    high = (suspicion >= settings.high_suspicion) | (_counted_lines(clusters) >= FEW_LINES)
     sure = clusters.confidence >= np.where(high, settings.min_confidence_high, settings.min_confidence)
     review = (suspicion >= settings.review_suspicion) & sure & ~vascular
     suggestion = np.where(review, Suggestion.CLOSER_VIEWS, Suggestion.NONE)
@@ -65,19 +66,25 @@ def _suspicion(spots: Spots, clusters: Clusters) -> Floats:
     # noise and strands have no shape that is seen, or an irregular one: the doubtful ones stand among those
     n_unresolved = np.maximum(clusters.n_unresolved - doubt, 0.0)
     n_irregular = np.maximum(clusters.n_irregular - np.maximum(doubt - clusters.n_unresolved, 0.0), 0.0)
-    # where they prevail, lines that are too short to be counted one by one are lines all the same
-    prevails = np.isin(clusters.morphology, LINEAR_FORMS)
-    n_thin = np.where(prevails, np.maximum(clusters.n_thin, FEW_LINES), clusters.n_thin)
     traits = {
         "irregular": (n_irregular + UNRESOLVED_SHARE * n_unresolved) / sure,
         # one alone may be two grains that touch
-        "thin": (n_thin - 1.0) / 2.0,
+        "thin": (_counted_lines(clusters) - 1.0) / 2.0,
         # from the loosest group that counts, 3 in 1 cm2, to ten times that
         "tight": np.log(clusters.density_per_cm2 * sure / n / 3.0) / np.log(10.0),
         "count": (sure - 3.0) / 12.0,
         "spread": clusters.size_cv / 0.5,
     }
     return np.asarray(sum(WEIGHTS[name] * np.clip(value, 0.0, 1.0) for name, value in traits.items()), np.float64)
+
+
+def _counted_lines(clusters: Clusters) -> Integers:
+    """Return how many thin lines each cluster counts as having.
+
+    Where they prevail, lines that are too short to be counted one by one are lines all the same.
+    """
+    prevail = np.isin(clusters.morphology, LINEAR_FORMS)
+    return np.asarray(np.where(prevail, np.maximum(clusters.n_thin, FEW_LINES), clusters.n_thin), np.int64)
 
 
 def _reasons(clusters: Clusters) -> list[str]:
@@ -89,7 +96,7 @@ def _reasons(clusters: Clusters) -> list[str]:
         parts = [f"{words}, {n_irregular} of them irregular" if n_irregular else words]
         if n_thin := int(clusters.n_thin[row]):
             parts.append(f"{n_thin} thin or branching line{'' if n_thin == 1 else 's'}")
-        elif clusters.morphology[row] in LINEAR_FORMS:
+        if n_thin < FEW_LINES and clusters.morphology[row] in LINEAR_FORMS:
             parts.append("mostly short thin lines")
         if 2 * clusters.n_unresolved[row] > n:
             parts.append("most too small for their shape to be told")

@@ -140,8 +140,12 @@ def test_short_lines_that_prevail_count_as_two_thin_ones(form: Morphology) -> No
     prevailing = suspicion_of(**few, morphology=form)
     assert prevailing == suspicion_of(**few, n_thin=2) > suspicion_of(**few, morphology=Morphology.PUNCTATE)
     assert suspicion_of(**few, n_thin=3, morphology=form) == suspicion_of(**few, n_thin=3)
-    assert "mostly short thin lines" in assessed(**few, morphology=form).reasons[0].split("|")
-    assert "mostly short thin lines" not in assessed(**few, n_thin=1, morphology=form).reasons[0].split("|")
+    for n_thin, named in ((0, True), (1, True), (2, False)):
+        reasons = assessed(**few, n_thin=n_thin, morphology=form).reasons[0].split("|")
+        assert ("mostly short thin lines" in reasons) == named
+    less_sure = 0.5 * (SETTINGS.min_confidence_high + SETTINGS.min_confidence)
+    assert assessed(**few, morphology=form, confidence=less_sure).review[0]
+    assert not assessed(**few, morphology=Morphology.PUNCTATE, n_thin=1, confidence=less_sure).review[0]
 
 
 def test_what_is_highly_suspicious_is_flagged_though_it_is_less_sure() -> None:
