@@ -404,8 +404,9 @@ def _cell(value: object) -> str:
 
 
 def first_table(text: str) -> str:
-    """Return the first paragraph, and the first heading with its table."""
-    return "\n\n".join(text.split("\n\n")[:3])
+    """Return the first three paragraphs: with a table, or what a table is headed by, and then that too."""
+    parts = text.split("\n\n")
+    return "\n\n".join(parts[: 4 if len(parts) > 3 and parts[3].startswith("|") else 3])
 
 
 NOT_RUN = "*Kept from an earlier run: these images were not at hand in the last one, which made other tables anew.*"

@@ -416,6 +416,12 @@ def test_the_standard_set_is_what_accuracy_says() -> None:
 # the documents
 
 
+def test_a_heading_does_not_stand_in_the_model_card_without_its_table() -> None:
+    assert accuracy.first_table("words\n\nheading\n\n| a |\n\nheading\n\n| b |") == "words\n\nheading\n\n| a |"
+    assert accuracy.first_table("words\n\n| a |\n\nheading\n\n| b |\n\nx") == "words\n\n| a |\n\nheading\n\n| b |"
+    assert accuracy.first_table("words\n\n| a |\n\nshare: 1 of 2") == "words\n\n| a |\n\nshare: 1 of 2"
+
+
 def test_tables_are_filled_in_and_those_not_made_anew_are_marked_once(tmp_path: Path) -> None:
     path = tmp_path / "ACCURACY.md"
     path.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n<!-- y -->\n<!-- end of y -->\nc\n", "utf-8")
