@@ -637,23 +637,22 @@ class Level:
     ----------
     image : ndarray of int16, shape (rows, cols)
         Smoothed grey levels in steps (`GreySteps`); none is negative.
-    background : ndarray of int16, shape (rows, cols)
-        Its opening; ``image - background`` is the white top-hat.
+    tophat : ndarray of int16, shape (rows, cols)
+        White top-hat: the image less its background, which is its opening.
     """
 
     image: StepImage
-    background: StepImage
+    tophat: StepImage
     step_px: int
     origin_px: tuple[float, float]
 
     def __post_init__(self) -> None:
-        for name in ("image", "background"):
+        for name in ("image", "tophat"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
 
-    @functools.cached_property
-    def tophat(self) -> StepImage:
-        """White top-hat of the level."""
-        return _read_only(np.subtract(self.image, self.background))
+    def background_at(self, row: NDArray[np.intp], col: NDArray[np.intp]) -> StepImage:
+        """Return the background in cells of the level."""
+        return np.asarray(self.image[row, col] - self.tophat[row, col], np.int16)
 
     def sample(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the image at places in pixels of the whole image, any shape, by bilinear interpolation."""

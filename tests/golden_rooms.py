@@ -192,7 +192,7 @@ def _detail(arrays: Arrays) -> Detail:
         return [{k.split(".", 2)[2]: v for k, v in arrays.items() if k.startswith(f"{kind}.{i}.")} for i in numbers]
 
     levels = [
-        Level(v["image"], v["background"], int(v["step_px"]), tuple(v["origin_px"].tolist())) for v in several("levels")
+        Level(v["image"], v["tophat"], int(v["step_px"]), tuple(v["origin_px"].tolist())) for v in several("levels")
     ]
 
     def noise(values: Mapping[str, Any]) -> Noise:

@@ -116,7 +116,7 @@ def test_connected_parts_of_windows_are_those_of_scipy(seed: int, n: int, share:
 def bare_detail(image: StepImage) -> Detail:
     """Return a Detail of one level, with no noise known."""
     box, nothing = Box(0, image.shape[0], 0, image.shape[1]), np.zeros((0, 0), np.float32)
-    level, noise = Level(image, np.zeros_like(image), 1, (0.0, 0.0)), Noise(np.zeros(1), np.ones(1), nothing)
+    level, noise = Level(image, image, 1, (0.0, 0.0)), Noise(np.zeros(1), np.ones(1), nothing)
     return Detail((level,), (), noise, 0, nothing, GreySteps(0, 1), 1, 0.1, box, box.shape)
 
 
@@ -307,7 +307,7 @@ def test_strands_are_those_of_a_loop_over_peaks() -> None:
         row = round(level.to_cells(seeds.row_px[i : i + 1], 0)[0])
         col = round(level.to_cells(seeds.col_px[i : i + 1], 1)[0])
         radius = RING_SCALES[0, 0] * seeds.scale_mm[i] / detail.pixel_mm / level.step_px
-        own = peak[i] - level.background[row, col]
+        own = peak[i] - level.background_at(np.array(row), np.array(col))
         contrast = []
         for angle in np.arange(16) * np.pi / 8:
             at = round(row + radius * np.sin(angle)), round(col + radius * np.cos(angle))

@@ -337,7 +337,7 @@ def test_an_image_is_never_changed() -> None:
 def test_what_rooms_hand_on_is_read_only() -> None:
     rooms = rooms_of(1, small(*GROUPS))
     arrays = [rooms.marks.labels, rooms.evidence.values, rooms.outlines.vertices_px, rooms.detail.coherence]
-    arrays += [array for level in rooms.detail.levels for array in (level.image, level.background)]
+    arrays += [array for level in rooms.detail.levels for array in (level.image, level.tophat)]
     arrays += [array for band in rooms.detail.bands for array in (band.response, *vars(band.noise).values())]
     arrays += [getattr(rooms.spots, column.name) for column in Spots.columns()]
     assert [array.flags.writeable for array in arrays] == [False] * len(arrays)

@@ -164,8 +164,8 @@ def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
             np.rint(level.to_cells(place[rows], axis)) for axis, place in enumerate((seeds.row_px, seeds.col_px))
         )
         around = _cells(level, row + away * SINE[:, None], col + away * COSINE[:, None])
-        here = peak[rows] - level.background.ravel()[_cells(level, row, col)]
-        contrast[:, rows] = here - (level.image.ravel()[around] - level.background.ravel()[around])
+        image, tophat, own = level.image.ravel(), level.tophat.ravel(), _cells(level, row, col)
+        contrast[:, rows] = peak[rows] - (image[own] - tophat[own]) - tophat[around]
     return contrast
 
 

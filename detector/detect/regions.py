@@ -279,9 +279,7 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) 
     The height is that of the peak's level over the middle of the surroundings.
     """
     windows = _Windows.around(level, seeds, reach)
-    # the top-hat is asked in the windows only
-    tophat = windows.cut_from(level.image)
-    tophat -= windows.cut_from(level.background)
+    tophat = windows.cut_from(level.tophat)
 
     each = np.arange(len(seeds))[:, None, None]
     radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
@@ -291,11 +289,11 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) 
     middle = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
     base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=1)
-    here = level.background[windows.top + windows.row, windows.left + windows.col]
+    here = level.background_at(windows.top + windows.row, windows.left + windows.col)
     peak = peak - here
     half = 0.5 * (base + peak)
     inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
-    outer = level.background[windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1]]
+    outer = level.background_at(windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1])
     width_px = 8 * radius[:, -1, 0] * level.step_px
     return seeds.replace(
         height=peak - base,
