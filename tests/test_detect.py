@@ -604,12 +604,10 @@ def test_rays_are_smoothed_with_their_neighbours_on_a_circle() -> None:
 
 
 def test_a_region_is_open_where_the_cells_around_it_are_full() -> None:
-    share = np.array([1.0, 1.0, 0.9, 0.0, 1.0, 0.8, 0.9, 0.2, 0.0, 1.0])
-    over = np.arange(100).reshape(1, 10, 10) < 100 * share[:, None, None]
-    owner = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3], np.int32)
-    added = np.array([False, True, True, True, False, True, True, True, True, False])
+    full = np.array([True, True, False, True, False, False, False])
+    owner = np.array([0, 0, 0, 1, 1, 1, 2], np.int32)
     # two of three, one of three, none of one, none of none
-    assert _is_closed(over, owner, added, 4).tolist() == [False, True, True, True]
+    assert _is_closed(full, owner, 4).tolist() == [False, True, True, True]
 
 
 def test_regions_of_chosen_seeds_keep_their_pixels() -> None:

@@ -408,40 +408,48 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
     windows = _Windows.around(level, seeds, inside.shape[1] // 2)
     kept = _is_off_border(detail, level, windows, inside)
     seeds, windows, inside = seeds[kept], windows[kept], inside[kept]
-    cell = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
-    line, col = np.divmod(cell, np.int32(windows.side))
-    owner, row = np.divmod(line, np.int32(windows.side))
+    cells = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
+    line, col = _divided(cells, windows.side)
+    owner, row = _divided(line, windows.side)
     row = (row + windows.top.astype(np.int32)[owner]) * np.int32(step)
     col = (col + windows.left.astype(np.int32)[owner]) * np.int32(step)
     block = np.arange(step, dtype=np.int32)
     # what was padded is no image
     end_row, end_col = (min(n, padded - 1) for n, padded in zip(detail.box.shape, image.shape, strict=True))
     row_valid, col_valid = (
-        (place > 0) & (place < end) for place, end in ((row[:, None] + block, end_row), (col[:, None] + block, end_col))
+        (place > 0) & (place < end) for place, end in ((row + block[:, None], end_row), (col + block[:, None], end_col))
     )
-    # cell by row by column of its block
-    kept = row_valid[:, :, None] & col_valid[:, None, :]
+    # row by column of a cell's block by cell: numpy takes long to go round short axes within long ones
+    over = row_valid[:, None] & col_valid
     width = np.int32(image.shape[1])
-    pixel = (row * width + col)[:, None, None] + (block[:, None] * width + block)
+    first, within = row * width + col, block[:, None] * width + block
     if step > 1:
         level_here = seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
-        along_rows = level_here[:, None] + seeds.tilt_row[owner, None] * block
-        along_cols = seeds.tilt_col[owner, None] * block
-        kept &= image.ravel()[pixel] > along_rows[:, :, None] + along_cols[:, None, :]
-    chosen = np.flatnonzero(kept)
-    regions = Regions(seeds, owner[chosen // (step * step)], pixel.ravel()[chosen])
-    return regions.only(_is_closed(kept, owner, ~inside.ravel()[cell], len(seeds))) if step > 1 else regions
+        along_rows = level_here + seeds.tilt_row[owner] * block[:, None]
+        along_cols = seeds.tilt_col[owner] * block[:, None]
+        over &= image.ravel().take(first + within[:, :, None]) > along_rows[:, None] + along_cols
+    cell, place = _divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
+    regions = Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
+    if step == 1:
+        return regions
+    added = np.flatnonzero(~inside.ravel()[cells])
+    n_over = np.count_nonzero(over, axis=(0, 1))
+    return regions.only(_is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds)))
 
 
-def _is_closed(over: BoolImage, owner: Integers, added: BoolImage, n: int) -> BoolImage:
-    """Return which of n seeds' regions end within the cells that were added around them.
+def _divided(number: Integers, by: int) -> tuple[Integers, Integers]:
+    """Return quotient and remainder; the slow equivalent is `numpy.divmod`."""
+    quotient = number // np.int32(by)
+    return quotient, number - quotient * np.int32(by)
 
-    `over` tells cell by row by column which pixels are over the threshold. Where added cells are full of those the
-    surroundings are, too: the outline would follow the cells, and its size says nothing.
+
+def _is_closed(full: BoolImage, owner: Integers, n: int) -> BoolImage:
+    """Return which of n regions end within the cells that were added around them, given which of those are full.
+
+    Full of pixels over the threshold, that is: where they are, the surroundings are over it, too, and the outline would
+    follow the cells; its size says nothing.
     """
-    around = owner[added]
-    full = over[added].mean(axis=(1, 2)) >= FULL_CELL
-    n_full, n_around = (np.bincount(around, counted, n) for counted in (full, None))
+    n_full, n_around = (np.bincount(owner, counted, n) for counted in (full, None))
     return np.asarray(n_full <= OPEN_SHARE * n_around, np.bool_)
 
 
