@@ -78,9 +78,10 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     flat_labels, inside = marks.labels.ravel(), marks.pixels
     step, along = ((way[:, 0] * width + way[:, 1]).astype(np.int32) for way in (_ACROSS, _ALONG))
 
-    is_side = flat_labels[inside[:, None] + step] != flat_labels[inside][:, None]
-    pixel_index, side = np.nonzero(is_side)
-    pixel = inside[pixel_index]
+    # side by pixel, since numpy takes long to go round a short axis within a long one; then pixel by pixel
+    is_side = flat_labels.take(inside + step[:, None]) != flat_labels.take(inside)
+    sides = np.flatnonzero(is_side.T)
+    pixel, side = inside[sides // 4], sides & 3
     label = flat_labels[pixel]
     # clockwise: diagonal neighbour ahead (turn left), neighbour ahead (go straight), else turn right
     ahead = pixel + along[side]
@@ -96,8 +97,12 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     first = np.empty(len(marks.seeds), np.int64)
     first[label[::-1] - 1] = np.arange(len(label) - 1, -1, -1)
     position = _order_along(successor, first)
-    outer = np.flatnonzero(position >= 0)
-    outer = outer[np.lexsort((position[outer], label[outer]))]
+    found = np.flatnonzero(position >= 0)
+    spot = label[found].astype(np.int64) - 1
+    length = np.bincount(spot, minlength=len(marks.seeds))
+    # each knows its place: behind all sides of the spots before its own, and those before it along the border
+    outer = np.empty_like(found)
+    outer[(np.cumsum(length) - length)[spot] + position[found]] = found
     row, col = np.divmod(pixel[outer], width)
     spot, side = label[outer].astype(np.int64) - 1, side[outer]
     return Border(spot, row, col, side, _crossings(image, marks, spot, (row, col), side))
