@@ -156,8 +156,9 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, threshold: float, c
         return Seeds.empty()
     row_px = level.origin_px[0] + level.step_px * row.astype(np.float64)
     col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
-    sigma = response[row, col] / band.noise.at(detail.where(row_px, col_px))
-    keep = (sigma > threshold) & cells[breast.cells(row_px, col_px)]
+    sigma = response.ravel().take(row * np.int32(response.shape[1]) + col) / band.noise.at(detail.where(row_px, col_px))
+    over = np.flatnonzero(sigma > threshold)
+    keep = over[cells[breast.cells(row_px[over], col_px[over])]]
     row_px, col_px = row_px[keep], col_px[keep]
     if level.step_px > 1:
         row_px, col_px = _brightest_pixels(detail.levels[0], row_px, col_px)
