@@ -29,6 +29,7 @@ from detector.detect.regions import (
     _grown_by_one,
     _highest,
     _is_closed,
+    _on_pixels,
     grow_regions,
     line_sigma,
     peak_levels,
@@ -608,6 +609,29 @@ def test_a_region_is_open_where_the_cells_around_it_are_full() -> None:
     owner = np.array([0, 0, 0, 1, 1, 1, 2], np.int32)
     # two of three, one of three, none of one, none of none
     assert _is_closed(full, owner, 4).tolist() == [False, True, True, True]
+
+
+def test_what_is_over_its_threshold_all_around_its_cells_is_left_out() -> None:
+    image = np.zeros((200, 200), np.int16)
+    # of a block of three by three cells the middle is full, of the eight around so many have so many pixels over
+    for col, n_cells, n_pixels in ((10, 8, 16), (20, 4, 15), (30, 8, 14), (40, 3, 16)):
+        image[100:104, 4 * col : 4 * col + 4] = 100
+        around = [(r, c) for r in (24, 25, 26) for c in (col - 1, col, col + 1) if (r, c) != (25, col)]
+        for row, other in around[:n_cells]:
+            cell = np.zeros(16, np.int16)
+            cell[:n_pixels] = 100
+            image[4 * row : 4 * row + 4, 4 * other : 4 * other + 4] = cell.reshape(4, 4)
+    detail = bare_detail(image)
+    coarse = Level(image[::4, ::4].copy(), image[::4, ::4].copy(), 4, (1.5, 1.5))
+    places = np.array([10, 20, 30, 40])
+    seeds = Seeds.blank(4, row_px=np.full(4, 101.5), col_px=4 * places + 1.5, threshold=np.full(4, 50.0))
+    seeds = seeds.replace(tilt_row=np.zeros(4), tilt_col=np.zeros(4))
+    inside = np.zeros((4, 7, 7), np.bool_)
+    inside[:, 3, 3] = True
+    regions = _on_pixels(dataclasses.replace(detail, levels=(detail.levels[0], coarse)), coarse, seeds, inside)
+    assert regions.seeds.col_px.tolist() == [121.5, 161.5]
+    assert np.bincount(regions.owner).tolist() == [16 + 8 * 14, 16 + 3 * 16]
+    assert (image.ravel()[regions.pixel] == 100).all()
 
 
 def test_regions_of_chosen_seeds_keep_their_pixels() -> None:
