@@ -48,7 +48,7 @@ FEWEST_UPPER, MOST_UPPER = 2, 5
 
 FULL_CELL, OPEN_SHARE = 0.9, 0.4
 """Share of a cell's pixels over the threshold from which it is full, and the share of full ones among the cells around
-a region over which it is open. A choice: beyond a border noise alone fills cells, and few; where there is none, most."""
+a region over which it is open. A choice: noise alone fills few cells beyond a border; where there is none, most are."""
 
 LINE_PLACES, LINE_DIRECTIONS = 7, 12
 """Places on the shortest line, and its directions, on which faint ones are tried."""
