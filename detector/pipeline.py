@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from detector.assess import assess_clusters
 from detector.breast import find_breast
@@ -105,13 +107,19 @@ def regroup(reading: Reading, settings: Settings) -> Reading:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the package, of the libraries that compute, and the name of the judge."""
+    return {**_installed_versions(), "model": Judge.load().digest[:12]}
+
+
+@functools.cache
+def _installed_versions() -> Mapping[str, str]:
+    """Return the versions of what is installed; files are read for it, so once."""
     versions = {}
     for name in _LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # run from a checkout, or the headless OpenCV
             continue
-    return versions | {"model": Judge.load().digest[:12]}
+    return MappingProxyType(versions)
 
 
 def _check_given_spacing(mammogram: Mammogram, breast: BreastRegion) -> None:

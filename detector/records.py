@@ -224,7 +224,8 @@ class Table:
     @classmethod
     def columns(cls) -> tuple[Column, ...]:
         """Return the schema: one `Column` a field, in order."""
-        return tuple(Column(f.name, *f.metadata["column"]) for f in dataclasses.fields(cls))
+        # the tables cannot be hashed, their classes can
+        return _columns_of(cls)  # type: ignore[arg-type]
 
     @classmethod
     def empty(cls) -> Self:
@@ -252,10 +253,23 @@ class Table:
 
     def __getitem__(self, rows: ArrayLike | slice) -> Self:
         """Return the rows chosen by a slice, a mask or an array of row numbers, kept together."""
-        chosen = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
-        if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
+        if isinstance(rows, slice):
+            return self._of_own({c.name: getattr(self, c.name)[rows] for c in self.columns()})
+        chosen = np.atleast_1d(np.asarray(rows))
+        if chosen.dtype == bool:
+            # once for all columns
+            chosen = np.arange(len(self))[chosen]
+        elif chosen.size == 0:
             chosen = chosen.astype(np.intp)
-        return type(self)(**{c.name: getattr(self, c.name)[chosen] for c in self.columns()})
+        return self._of_own({c.name: getattr(self, c.name).take(chosen) for c in self.columns()})
+
+    def _of_own(self, values: dict[str, NDArray[Any]]) -> Self:
+        """Return a table of columns taken from this one, which need no check."""
+        table = object.__new__(type(self))
+        for name, column in values.items():
+            column.flags.writeable = False
+            object.__setattr__(table, name, column)
+        return table
 
     def replace(self, **columns: ArrayLike) -> Self:
         """Return a copy in which the named columns are replaced."""
@@ -307,6 +321,11 @@ class Table:
                 for c in cls.columns()
             }
         )
+
+
+@functools.cache
+def _columns_of(table: type[Table]) -> tuple[Column, ...]:
+    return tuple(Column(f.name, *f.metadata["column"]) for f in dataclasses.fields(table))
 
 
 @dataclass(frozen=True, eq=False)
@@ -898,7 +917,10 @@ class Outlines:
     def __getitem__(self, index: int | NDArray[Any]) -> NDArray[np.float32] | Outlines:
         if isinstance(index, np.ndarray):
             rows = np.arange(len(self))[index]
-            return Outlines.of([self[int(r)] for r in rows])
+            length = np.diff(self.offsets)[rows]
+            offsets = np.append(0, np.cumsum(length))
+            vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], length)
+            return Outlines(self.vertices_px[vertices], offsets)
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.vertices_px[self.offsets[index] : self.offsets[index + 1]]

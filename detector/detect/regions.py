@@ -278,27 +278,28 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) 
     The height is that of the peak's level over the middle of the surroundings.
     """
     windows = _Windows.around(level, seeds, reach)
-    tophat = windows.cut_from(level.tophat)
-
-    each = np.arange(len(seeds))[:, None, None]
-    radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)[:, None, None]
-    ring_row = windows.inner(radius * SINE, windows.row[:, None, None])
-    ring_col = windows.inner(radius * COSINE, windows.col[:, None, None])
-    around = sorted_directions(np.moveaxis(tophat[each, ring_row, ring_col], 2, 0))
+    # direction by ring by seed: numpy takes long to go round short axes within long ones
+    radius = RING_SCALES * (seeds.scale_mm / detail.pixel_mm / level.step_px)
+    ring_row = windows.top + windows.inner(radius * SINE[:, None, None], windows.row)
+    ring_col = windows.left + windows.inner(radius * COSINE[:, None, None], windows.col)
+    ring = ring_row * level.image.shape[1] + ring_col
+    ring_tophat = level.tophat.ravel().take(ring)
+    around = sorted_directions(ring_tophat)
     middle = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
-    base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=1)
+    base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=0)
     here = level.background_at(windows.top + windows.row, windows.left + windows.col)
     peak = peak - here
     half = 0.5 * (base + peak)
+    tophat = windows.cut_from(level.tophat)
     inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
-    outer = level.background_at(windows.top[:, None] + ring_row[:, -1], windows.left[:, None] + ring_col[:, -1])
-    width_px = 8 * radius[:, -1, 0] * level.step_px
+    outer = level.image.ravel().take(ring[:, -1]) - ring_tophat[:, -1]
+    width_px = 8 * radius[-1] * level.step_px
     return seeds.replace(
         height=peak - base,
         threshold=here + half,
-        tilt_row=outer @ SINE / width_px,
-        tilt_col=outer @ COSINE / width_px,
+        tilt_row=SINE @ outer / width_px,
+        tilt_col=COSINE @ outer / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
     ), inside
 
@@ -427,13 +428,14 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
         along_rows = level_here + seeds.tilt_row[owner] * block[:, None]
         along_cols = seeds.tilt_col[owner] * block[:, None]
         over &= image.ravel().take(first + within[:, :, None]) > along_rows[:, None] + along_cols
+    if step > 1:
+        added = np.flatnonzero(~inside.ravel()[cells])
+        n_over = np.count_nonzero(over, axis=(0, 1))
+        closed = _is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds))
+        over &= closed[owner]
+        seeds, owner = seeds[closed], (np.cumsum(closed, dtype=np.int32) - 1)[owner]
     cell, place = _divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
-    regions = Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
-    if step == 1:
-        return regions
-    added = np.flatnonzero(~inside.ravel()[cells])
-    n_over = np.count_nonzero(over, axis=(0, 1))
-    return regions.only(_is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds)))
+    return Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
 
 
 def _divided(number: Integers, by: int) -> tuple[Integers, Integers]:
