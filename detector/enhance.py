@@ -44,9 +44,10 @@ than the breast, steps are coarser. In pictures of even blocks the range is no m
 MULTIPLE_PX = 64
 """The box is padded to multiples of this, so that each level halves exactly and flips keep the sampling."""
 
-OPENING_RADIUS = 3.5
-"""Radius of the opening in cells of the next coarser level, i.e. 7 cells of the level: three times the radius of the
-largest blob that the level is asked for."""
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+OPENING = (np.ones((3, 3), np.uint8), _CROSS, _CROSS)
+"""Elements that, one after another, are a disc with a radius of 3.5 cells of the next coarser level, i.e. 7 cells of
+the level: three times the radius of the largest blob that the level is asked for. They look at half as many cells."""
 
 MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
 """Standard deviation of a Gaussian by its mean absolute deviation (Geary 1935, doi 10.2307/2332693)."""
@@ -248,9 +249,10 @@ def _halved(image: StepImage) -> StepImage:
 def _level(image: StepImage, step_px: int, box: Box) -> Level:
     """Return a level with its top-hat: over an opening taken one octave coarser, where it is sixteen times cheaper."""
     rows, cols = image.shape
-    reach = np.arange(-3, 4)
-    element = (reach[:, None] ** 2 + reach[None, :] ** 2 <= OPENING_RADIUS**2).astype(np.uint8)
-    opened = cv2.morphologyEx(_halved(image), cv2.MORPH_OPEN, element, borderType=cv2.BORDER_REPLICATE)
+    opened = _halved(image)
+    for step, elements in ((cv2.erode, OPENING), (cv2.dilate, OPENING[::-1])):
+        for element in elements:
+            opened = np.asarray(step(opened, element, borderType=cv2.BORDER_REPLICATE), np.int16)
     background = np.asarray(cv2.resize(opened, (cols, rows), interpolation=cv2.INTER_LINEAR), np.int16)
     shift = (step_px - 1) / 2
     tophat = np.subtract(image, background, out=background)
@@ -315,7 +317,7 @@ class _Cells:
         values = deviation[self.inside]
         parts = np.split(values[self.order], self.splits)
         medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
-        floor = max(1e-3 * float(np.median(medians)), TINY)
+        floor = max(1e-3 * float(np.sort(medians)[len(medians) // 2]), TINY)
         rise = (medians[self.brighter] - medians[self.darker]) * self.share_of_brighter
         typical = np.maximum(medians[self.darker] + rise, np.float32(floor))
 

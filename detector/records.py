@@ -249,7 +249,7 @@ class Table:
         return cls(**(values | known))
 
     def __len__(self) -> int:
-        return len(getattr(self, dataclasses.fields(self)[0].name))
+        return len(getattr(self, self.columns()[0].name))
 
     def __getitem__(self, rows: ArrayLike | slice) -> Self:
         """Return the rows chosen by a slice, a mask or an array of row numbers, kept together."""
@@ -699,11 +699,11 @@ def sample_bilinear(
     n = math.prod(shape)
     # OpenCV takes maps of fewer than 32,768 rows and columns
     height = -(-n // _MAP_WIDTH)
-    maps = np.zeros((2, height * _MAP_WIDTH), np.float32)
-    maps[0, :n] = np.broadcast_to(col, shape).ravel()
-    maps[1, :n] = np.broadcast_to(row, shape).ravel()
     if n == 0:
         return np.empty(shape, np.float32)
+    maps = np.zeros((2, height * _MAP_WIDTH), np.float32)
+    for place, values in zip(maps, (col, row), strict=True):
+        place[:n].reshape(shape)[...] = values
     import cv2
 
     x, y = maps.reshape(2, height, _MAP_WIDTH)

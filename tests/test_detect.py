@@ -26,10 +26,12 @@ from detector.detect.regions import (
     RING_SCALES,
     Regions,
     _connected,
+    _Grown,
     _grown_by_one,
     _highest,
     _is_closed,
     _on_pixels,
+    _Windows,
     grow_regions,
     line_sigma,
     peak_levels,
@@ -628,7 +630,8 @@ def test_what_is_over_its_threshold_all_around_its_cells_is_left_out() -> None:
     seeds = seeds.replace(tilt_row=np.zeros(4), tilt_col=np.zeros(4))
     inside = np.zeros((4, 7, 7), np.bool_)
     inside[:, 3, 3] = True
-    regions = _on_pixels(dataclasses.replace(detail, levels=(detail.levels[0], coarse)), coarse, seeds, inside)
+    grown = _Grown(coarse, seeds, _Windows.around(coarse, seeds, 3), inside)
+    regions = _on_pixels(dataclasses.replace(detail, levels=(detail.levels[0], coarse)), [grown])
     assert regions.seeds.col_px.tolist() == [121.5, 161.5]
     assert np.bincount(regions.owner).tolist() == [16 + 8 * 14, 16 + 3 * 16]
     assert (image.ravel()[regions.pixel] == 100).all()

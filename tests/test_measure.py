@@ -143,7 +143,7 @@ def test_outlines_cross_half_height() -> None:
     image = soft(ellipse((9.0, 6.0), 30.0)).astype(np.float32)
     marks = marks_of((image > 50).astype(np.int32))
     border = trace_borders(marks, image)
-    row, col = border.points()
+    row, col = border.points
     np.testing.assert_allclose(ndimage.map_coordinates(image, [row, col], order=1), 50, atol=0.01)
     outline = border.outlines(dataclasses.replace(marks, box=Box(40, 136, 10, 106)))[0]
     np.testing.assert_allclose(outline, np.stack([row + 40, col + 10], axis=1), atol=1e-4)
@@ -182,7 +182,7 @@ def test_forms_are_those_of_skimage(axes: tuple[float, float], turn: float) -> N
     assert form.eccentricity[0] == pytest.approx(slow.eccentricity, abs=0.02)
     assert form.solidity[0] == pytest.approx(slow.solidity, abs=0.06)
     assert (form.row[0], form.col[0]) == pytest.approx(slow.centroid, abs=0.1)
-    hull = ConvexHull(np.stack(border.points(), axis=1))  # in two dimensions its volume is the area
+    hull = ConvexHull(np.stack(border.points, axis=1))  # in two dimensions its volume is the area
     assert form.solidity[0] == pytest.approx(min(form.area_mm2[0] / (hull.volume * 0.01), 1), abs=0.005)
 
 

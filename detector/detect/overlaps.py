@@ -124,6 +124,8 @@ def _strongest(regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas:
 
 def _pixels_of(regions: Regions, chosen: BoolImage, rank: Ranks) -> tuple[NDArray[np.int32], Ranks]:
     """Return the pixels of the chosen regions, and the rank of each."""
+    if chosen.all():
+        return regions.pixel, rank[regions.owner]
     pixels = np.flatnonzero(chosen[regions.owner])
     return regions.pixel[pixels], rank[regions.owner[pixels]]
 

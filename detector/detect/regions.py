@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -130,7 +132,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         Seeds level after level, with height, threshold, tilt and cut filled, of coarse ones also edge; without those
         that leave their window, and without coarse ones that fade.
     """
-    parts: list[Regions] = []
+    grown: list[_Grown] = []
     peaks = peak_levels(detail, seeds)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
@@ -139,14 +141,14 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         chosen, peak = seeds[rows], peaks[rows]
         # what has been seen whole once is followed again, however it responds
         seen = np.isfinite(chosen.height)
-        chosen, inside = _grow(detail, level, chosen, peak, REACH)
-        near = np.flatnonzero(~chosen.cut)
-        with_edges, sharp = _sharp(detail, chosen[near], settings)
-        parts.append(_on_pixels(detail, level, with_edges[sharp], inside[near[sharp]]))
-        far = _is_followed(detail, level, chosen, seen)
+        near = _grow(detail, level, chosen, peak, REACH)
+        grown.append(near.only(~near.seeds.cut))
+        far = _is_followed(detail, level, near.seeds, seen)
         if far.any() and index + 1 < len(detail.levels):
-            parts += _followed(detail, index, chosen[far], peak[far], settings)
-    return Regions.concatenate(parts)
+            grown += _followed(detail, index, near.seeds[far], peak[far])
+    # together, since each step has its price however few seeds there are
+    by_level = itertools.groupby(_sharp(detail, grown, settings), key=lambda one: one.level.step_px)
+    return Regions.concatenate([_on_pixels(detail, list(parts)) for _, parts in by_level])
 
 
 def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
@@ -157,24 +159,22 @@ def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
     return np.asarray(row * cols + col, np.int64)
 
 
-def _followed(detail: Detail, index: int, seeds: Seeds, peak: Floats, settings: DetectSettings) -> Iterator[Regions]:
-    """Yield the regions of seeds of a level that run over their window there, seen on the next coarser level."""
+def _followed(detail: Detail, index: int, seeds: Seeds, peak: Floats) -> Iterator[_Grown]:
+    """Yield the seeds of a level that run over their window there, grown on the next coarser level."""
     level, coarser = detail.levels[index : index + 2]
+    followed = _grow(detail, coarser, seeds, peak, FAR_REACH)
+    cut = followed.seeds.cut
+    strong = cut & (seeds.response_sigma >= FAR_SIGMA)
     # the outline's level stays that of the finer level, where a thin line keeps its height
-    followed, inside = _grow(detail, coarser, seeds, peak, FAR_REACH)
-    strong = followed.cut & (seeds.response_sigma >= FAR_SIGMA)
-    seeds = seeds.replace(cut=followed.cut)
+    seeds = seeds.replace(cut=cut)
     farther = np.flatnonzero(strong)
     if len(farther):
-        followed, inside_farther = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST_REACH)
-        whole = np.flatnonzero(~followed.cut)
-        found, sharp = _sharp(detail, seeds[farther[whole]].replace(cut=followed.cut[whole]), settings)
-        yield _on_pixels(detail, coarser, found[sharp], inside_farther[whole[sharp]])
+        again = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST_REACH)
+        whole = np.flatnonzero(~again.seeds.cut)
+        yield again.only(whole).with_seeds(seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_)))
         strong[farther[whole]] = False
     # a long fine line is kept as far as it was seen first; what is wide and endless is a strand
-    kept = np.flatnonzero(~seeds.cut | (strong & _is_fine(detail, level)))
-    seeds, sharp = _sharp(detail, seeds[kept], settings)
-    yield _on_pixels(detail, coarser, seeds[sharp], inside[kept[sharp]])
+    yield followed.with_seeds(seeds).only(~cut | (strong & _is_fine(detail, level)))
 
 
 def _is_fine(detail: Detail, level: Level) -> bool:
@@ -223,22 +223,34 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     return np.asarray(mean.reshape(-1, LINE_DIRECTIONS).max(axis=1) / noise, np.float64)
 
 
-def _sharp(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Seeds, NDArray[np.intp]]:
-    """Return the seeds with their edges, and which are fine or end sharply: calcium ends within the system's blur."""
+def _sharp(detail: Detail, grown: list[_Grown], settings: DetectSettings) -> Iterator[_Grown]:
+    """Yield the seeds with their edges that are fine or end sharply: calcium ends within the system's blur."""
+    seeds = Seeds.concatenate([one.seeds for one in grown])
+    edge, kept = np.full(len(seeds), np.nan), seeds.height > 0
+    coarse = np.flatnonzero(seeds.scale_mm >= settings.coarse_scale_mm)
+    edge[coarse], fades = _edges(detail, seeds[coarse], settings)
+    kept[coarse[fades]] = False
+    ends = np.cumsum([len(one.seeds) for one in grown])
+    for one, end in zip(grown, ends, strict=True):
+        own = slice(end - len(one.seeds), end)
+        yield one.with_seeds(one.seeds.replace(edge=edge[own])).only(kept[own])
+
+
+def _edges(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Floats, BoolImage]:
+    """Return the edges of coarse seeds, and which of them fade."""
     noise = detail.noise_at(seeds.row_px, seeds.col_px)
     faint = seeds.response_sigma < settings.large_threshold_sigma
     least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * noise
     is_new = np.isnan(seeds.edge)
-    edge = np.where(seeds.scale_mm >= settings.coarse_scale_mm, 0.0, np.nan)
+    edge = np.zeros(len(seeds))
     # a step counts no more than the height: what is lower than the least step need not be looked at
-    coarse = np.flatnonzero((edge == 0) & ((seeds.height >= least) | ~is_new))
-    edge[coarse] = edge_steps(detail, seeds[coarse], bounded=True)
+    asked = np.flatnonzero((seeds.height >= least) | ~is_new)
+    edge[asked] = edge_steps(detail, seeds[asked], bounded=True)
     share = np.full(len(seeds), settings.edge_share)
     may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= CLEAR_SIGMA * noise)
     share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
     # what had a sharp border at the first look is not asked again: it keeps it in the edge
-    fades = (edge < np.maximum(share * seeds.height, least)) & is_new
-    return seeds.replace(edge=edge), np.flatnonzero((seeds.height > 0) & ~fades)
+    return edge, (edge < np.maximum(share * seeds.height, least)) & is_new
 
 
 @dataclass(frozen=True)
@@ -260,7 +272,7 @@ class _Windows:
         left = np.clip(col - side // 2, 0, level.image.shape[1] - side)
         return cls(side, top, left, row - top, col - left)
 
-    def __getitem__(self, rows: BoolImage) -> _Windows:
+    def __getitem__(self, rows: BoolImage | NDArray[np.intp]) -> _Windows:
         return _Windows(self.side, self.top[rows], self.left[rows], self.row[rows], self.col[rows])
 
     def cut_from(self, image: StepImage) -> StepImage:
@@ -272,8 +284,29 @@ class _Windows:
         return np.clip(np.rint(place + offset), 0, self.side - 1).astype(np.intp)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) -> tuple[Seeds, BoolImage]:
-    """Return the seeds with what the window says of them, and the window's cells that are theirs.
+@dataclass(frozen=True)
+class _Grown:
+    """Seeds that were grown on one level, with what their windows say of them, and the windows' cells that are theirs.
+
+    `inside` has shape (n, side, side).
+    """
+
+    level: Level
+    seeds: Seeds
+    windows: _Windows
+    inside: BoolImage
+
+    def only(self, chosen: BoolImage | NDArray[np.intp]) -> _Grown:
+        """Return the chosen seeds."""
+        return _Grown(self.level, self.seeds[chosen], self.windows[chosen], self.inside[chosen])
+
+    def with_seeds(self, seeds: Seeds) -> _Grown:
+        """Return the same cells as those of other seeds."""
+        return dataclasses.replace(self, seeds=seeds)
+
+
+def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) -> _Grown:
+    """Return the seeds, each grown in a window around it.
 
     The height is that of the peak's level over the middle of the surroundings.
     """
@@ -295,13 +328,14 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) 
     inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
     outer = level.image.ravel().take(ring[:, -1]) - ring_tophat[:, -1]
     width_px = 8 * radius[-1] * level.step_px
-    return seeds.replace(
+    seeds = seeds.replace(
         height=peak - base,
         threshold=here + half,
         tilt_row=SINE @ outer / width_px,
         tilt_col=COSINE @ outer / width_px,
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
-    ), inside
+    )
+    return _Grown(level, seeds, windows, inside)
 
 
 def whole_steps(values: Floats) -> StepImage:
@@ -398,21 +432,17 @@ def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) 
     return np.asarray((windows == own[:, None, None]) & (own > 0)[:, None, None], np.bool_)
 
 
-def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) -> Regions:
-    """Return the regions of one level, but those that run over the image's border, as pixels of the finest level.
+def _on_pixels(detail: Detail, parts: list[_Grown]) -> Regions:
+    """Return what was grown on one level, but what runs over the image's border, as pixels of the finest level.
 
     Cells of a coarse level are grown by one and spread over their pixels, of which those over the threshold stay: the
     outline is that of the finest level.
     """
-    image, step = detail.levels[0].image, level.step_px
-    windows = _Windows.around(level, seeds, inside.shape[1] // 2)
-    kept = _is_off_border(detail, level, windows, inside)
-    seeds, windows, inside = seeds[kept], windows[kept], inside[kept]
-    cells = np.flatnonzero(_grown_by_one(inside) if step > 1 else inside).astype(np.int32)
-    line, col = _divided(cells, windows.side)
-    owner, row = _divided(line, windows.side)
-    row = (row + windows.top.astype(np.int32)[owner]) * np.int32(step)
-    col = (col + windows.left.astype(np.int32)[owner]) * np.int32(step)
+    image, step = detail.levels[0].image, parts[0].level.step_px
+    parts = [one.only(_is_off_border(detail, one)) for one in parts]
+    seeds = Seeds.concatenate([one.seeds for one in parts])
+    owner, row, col, is_added = _cells(parts, grown=step > 1)
+    row, col = row * np.int32(step), col * np.int32(step)
     block = np.arange(step, dtype=np.int32)
     # what was padded is no image
     end_row, end_col = (min(n, padded - 1) for n, padded in zip(detail.box.shape, image.shape, strict=True))
@@ -428,14 +458,30 @@ def _on_pixels(detail: Detail, level: Level, seeds: Seeds, inside: BoolImage) ->
         along_rows = level_here + seeds.tilt_row[owner] * block[:, None]
         along_cols = seeds.tilt_col[owner] * block[:, None]
         over &= image.ravel().take(first + within[:, :, None]) > along_rows[:, None] + along_cols
-    if step > 1:
-        added = np.flatnonzero(~inside.ravel()[cells])
+        added = np.flatnonzero(is_added)
         n_over = np.count_nonzero(over, axis=(0, 1))
         closed = _is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds))
         over &= closed[owner]
         seeds, owner = seeds[closed], (np.cumsum(closed, dtype=np.int32) - 1)[owner]
     cell, place = _divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
     return Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
+
+
+def _cells(parts: list[_Grown], *, grown: bool) -> tuple[Integers, Integers, Integers, BoolImage]:
+    """Return the cells of all windows: owner, row and column on the level, and which were added.
+
+    Those are the neighbours of the windows' own cells, added where `grown` is set.
+    """
+    columns, n = [], 0
+    for one in parts:
+        cells = np.flatnonzero(_grown_by_one(one.inside) if grown else one.inside).astype(np.int32)
+        line, col = _divided(cells, one.windows.side)
+        owner, row = _divided(line, one.windows.side)
+        top, left = (corner.astype(np.int32)[owner] for corner in (one.windows.top, one.windows.left))
+        columns.append((owner + np.int32(n), row + top, col + left, ~one.inside.ravel()[cells]))
+        n += len(one.seeds)
+    owner, row, col, is_added = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return owner, row, col, is_added
 
 
 def _divided(number: Integers, by: int) -> tuple[Integers, Integers]:
@@ -454,11 +500,12 @@ def _is_closed(full: BoolImage, owner: Integers, n: int) -> BoolImage:
     return np.asarray(n_full <= OPEN_SHARE * n_around, np.bool_)
 
 
-def _is_off_border(detail: Detail, level: Level, windows: _Windows, inside: BoolImage) -> BoolImage:
+def _is_off_border(detail: Detail, grown: _Grown) -> BoolImage:
     """Return which windows' cells keep off the border of the image.
 
     Of the others neither size nor form is known; the bright rim of a film is one of them.
     """
+    level, windows, inside = grown.level, grown.windows, grown.inside
     away, box = border_px(detail), detail.box
     off = np.ones(len(inside), np.bool_)
     sides = ((2, windows.top, box.row_start), (1, windows.left, box.col_start))

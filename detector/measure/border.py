@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,19 +51,20 @@ class Border:
     side: Integers
     crossing: Floats
 
+    @functools.cached_property
     def points(self) -> tuple[Floats, Floats]:
-        """Return (row, col) of the crossings in the box."""
+        """(row, col) of the crossings in the box."""
         across = _ACROSS[self.side]
         return self.row + across[:, 0] * self.crossing, self.col + across[:, 1] * self.crossing
 
-    @property
+    @functools.cached_property
     def starts(self) -> Integers:
         """Where each spot's sides start; every spot has at least four."""
         return np.flatnonzero(np.diff(self.spot, prepend=-1)).astype(np.int64)
 
     def outlines(self, marks: Marks) -> Outlines:
         """Return the crossings as closed outlines in pixels of the whole image."""
-        row, col = self.points()
+        row, col = self.points
         vertices = np.stack([row + marks.box.row_start, col + marks.box.col_start], axis=1).astype(np.float32)
         return Outlines(vertices, np.append(self.starts, len(vertices)))
 

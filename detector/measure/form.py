@@ -97,7 +97,7 @@ def _is_ring(pixels: Foreground, n_px: Floats, spacing: Floats) -> BoolImage:
 
 def _perimeter(border: Border, spacing: Floats) -> Floats:
     """Return the length of each outline in mm."""
-    row, col = border.points()
+    row, col = border.points
     following = np.arange(1, len(row) + 1)
     starts = border.starts
     following[np.append(starts[1:], len(row)) - 1] = starts
@@ -122,7 +122,7 @@ def _calipers(border: Border, spacing: Floats, orientation_deg: Floats) -> tuple
     The hull's corners are the outermost points in each direction; the slow equivalent is `scipy.spatial.ConvexHull`,
     spot by spot.
     """
-    row, col = border.points()
+    row, col = border.points
     y, x = row * spacing[0], col * spacing[1]
     starts, n_points = border.starts, len(y)
     finest = 1e-6 * spacing.min()
