@@ -297,7 +297,9 @@ class _Grown:
     inside: BoolImage
 
     def only(self, chosen: BoolImage | NDArray[np.intp]) -> _Grown:
-        """Return the chosen seeds."""
+        """Return the chosen seeds; where these are all, it need not be copied."""
+        if chosen.dtype == np.bool_ and chosen.all():
+            return self
         return _Grown(self.level, self.seeds[chosen], self.windows[chosen], self.inside[chosen])
 
     def with_seeds(self, seeds: Seeds) -> _Grown:
