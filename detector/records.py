@@ -337,6 +337,7 @@ class Seeds(Table):
     scale_mm: NDArray[np.float64] = _column("f8", "mm", "detect", "standard deviation of the best matching Gaussian")
     response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
+    top: NDArray[np.float64] = _column("f8", "", "detect", "grey level at the peak in steps; NaN until it is read")
     height: NDArray[np.float64] = _column("f8", "", "detect", "steps of grey from the surroundings to the peak")
     threshold: NDArray[np.float64] = _column(
         "f8", "", "detect", "grey level of the outline in steps, at the peak's place"

@@ -34,7 +34,7 @@ from detector.detect.regions import (
     _Windows,
     grow_regions,
     line_sigma,
-    peak_levels,
+    with_tops,
 )
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
@@ -301,8 +301,10 @@ def test_strands_are_those_of_a_loop_over_peaks() -> None:
     rng = np.random.default_rng(1)
     found = find_peaks(detail, rooms.breast, settings)
     # also where no peak is: the found ones are no strands
-    seeds = Seeds.concatenate([found, found.replace(row_px=found.row_px + rng.integers(-9, 9, len(found)))])
-    peak, noise = peak_levels(detail, seeds), detail.noise_at(seeds.row_px, seeds.col_px)
+    moved = found.replace(row_px=found.row_px + rng.integers(-9, 9, len(found)), top=np.full(len(found), np.nan))
+    seeds = Seeds.concatenate([found, moved])
+    seeds = with_tops(detail, seeds)
+    peak, noise = seeds.top, detail.noise_at(seeds.row_px, seeds.col_px)
     strand = is_strand(seeds, detail, settings)
     for i in rng.permutation(len(seeds))[:200]:
         level = detail.levels[seeds.level[i]]

@@ -102,6 +102,7 @@ def _measured(marks: Marks, detail: Detail) -> Seeds:
         threshold=marks.seeds.level_at(np.arange(n), row_px, col_px),
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
+        top=np.full(n, np.nan),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.regions import RING_SCALES, line_sigma, peak_levels
+from detector.detect.regions import RING_SCALES, line_sigma
 from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 
@@ -135,6 +135,7 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
     Parameters
     ----------
     seeds : Seeds
+        With their tops.
     detail : Detail
     settings : DetectSettings
 
@@ -156,7 +157,6 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
 def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
     """Return the height of each peak over the inner ring around it, both less background, shape (16, n)."""
     contrast = np.empty((len(SINE), len(seeds)))
-    peak = peak_levels(detail, seeds)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
         away = RING_SCALES[0] * seeds.scale_mm[rows] / detail.pixel_mm / level.step_px
@@ -165,7 +165,7 @@ def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
         )
         around = _cells(level, row + away * SINE[:, None], col + away * COSINE[:, None])
         image, tophat, own = level.image.ravel(), level.tophat.ravel(), _cells(level, row, col)
-        contrast[:, rows] = peak[rows] - (image[own] - tophat[own]) - tophat[around]
+        contrast[:, rows] = seeds.top[rows] - (image[own] - tophat[own]) - tophat[around]
     return contrast
 
 

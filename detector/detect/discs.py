@@ -147,6 +147,7 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     inside, uneven = circles.inner(level)
     around = circles.sample(level, circles.radius + OUTSIDE_MM / detail.pixel_mm)[:, 0]
     seeds = _on_discs(seeds, circles, detail).replace(
+        top=inside,
         height=inside - np.median(around, axis=1),
         edge=step.mean(axis=1),
         **_plane(0.5 * (inside[:, None] + around), circles),

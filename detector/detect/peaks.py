@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
-from detector.detect.regions import border_px, coarsest_levels, from_border_px, whole_steps
+from detector.detect.regions import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage
 from detector.settings import DetectSettings
 
@@ -91,9 +91,10 @@ def disc_peaks(detail: Detail, breast: BreastRegion) -> Seeds:
 
 def _without_strands(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
     """Return the peaks without those of the asked ones that are strands."""
-    strand = np.zeros(len(seeds), np.bool_)
-    strand[asked] = is_strand(seeds[asked], detail, settings)
-    return seeds[~strand]
+    chosen = with_tops(detail, seeds[asked])
+    kept, top = np.ones(len(seeds), np.bool_), seeds.top.copy()
+    kept[asked], top[asked] = ~is_strand(chosen, detail, settings), chosen.top
+    return seeds.replace(top=top)[kept]
 
 
 def _needs_support(seeds: Seeds, settings: DetectSettings) -> BoolImage:
@@ -128,13 +129,14 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
     its nearest only. This holds for fine bands: within a large spot, peaks of a finer band are its grain.
     """
     alive = [np.ones(len(table), np.bool_) for table in tables]
+    places = [np.stack([table.row_px, table.col_px], axis=1) for table in tables]
+    trees = [_tree(place) for place in places]
     for one, (fine, coarse) in enumerate(itertools.pairwise(tables)):
         if not len(fine) or not len(coarse):
             continue
         reach_px = ECHO_SCALES * coarse.scale_mm[0] / pixel_mm
         for a, b in ((one, one + 1), (one + 1, one)):
-            places = [np.stack([tables[i].row_px, tables[i].col_px], axis=1) for i in (a, b)]
-            distance, nearest = _tree(places[1]).query(places[0], distance_upper_bound=reach_px)
+            distance, nearest = trees[b].query(places[a], distance_upper_bound=reach_px)
             near = np.flatnonzero(np.isfinite(distance))
             weaker = tables[a].response_sigma[near] < tables[b].response_sigma[nearest[near]]
             alive[a][near[weaker]] = False

@@ -133,19 +133,19 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         that leave their window, and without coarse ones that fade.
     """
     grown: list[_Grown] = []
-    peaks = peak_levels(detail, seeds)
+    seeds = with_tops(detail, seeds)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
         if not len(rows):
             continue
-        chosen, peak = seeds[rows], peaks[rows]
+        chosen = seeds[rows]
         # what has been seen whole once is followed again, however it responds
         seen = np.isfinite(chosen.height)
-        near = _grow(detail, level, chosen, peak, REACH)
+        near = _grow(detail, level, chosen, REACH)
         grown.append(near.only(~near.seeds.cut))
         far = _is_followed(detail, level, near.seeds, seen)
         if far.any() and index + 1 < len(detail.levels):
-            grown += _followed(detail, index, near.seeds[far], peak[far])
+            grown += _followed(detail, index, near.seeds[far])
     # together, since each step has its price however few seeds there are
     by_level = itertools.groupby(_sharp(detail, grown, settings), key=lambda one: one.level.step_px)
     return Regions.concatenate([_on_pixels(detail, list(parts)) for _, parts in by_level])
@@ -159,17 +159,17 @@ def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
     return np.asarray(row * cols + col, np.int64)
 
 
-def _followed(detail: Detail, index: int, seeds: Seeds, peak: Floats) -> Iterator[_Grown]:
+def _followed(detail: Detail, index: int, seeds: Seeds) -> Iterator[_Grown]:
     """Yield the seeds of a level that run over their window there, grown on the next coarser level."""
     level, coarser = detail.levels[index : index + 2]
-    followed = _grow(detail, coarser, seeds, peak, FAR_REACH)
+    followed = _grow(detail, coarser, seeds, FAR_REACH)
     cut = followed.seeds.cut
     strong = cut & (seeds.response_sigma >= FAR_SIGMA)
     # the outline's level stays that of the finer level, where a thin line keeps its height
     seeds = seeds.replace(cut=cut)
     farther = np.flatnonzero(strong)
     if len(farther):
-        again = _grow(detail, coarser, seeds[farther], peak[farther], FARTHEST_REACH)
+        again = _grow(detail, coarser, seeds[farther], FARTHEST_REACH)
         whole = np.flatnonzero(~again.seeds.cut)
         yield again.only(whole).with_seeds(seeds[farther[whole]].replace(cut=np.zeros(len(whole), np.bool_)))
         strong[farther[whole]] = False
@@ -307,7 +307,7 @@ class _Grown:
         return dataclasses.replace(self, seeds=seeds)
 
 
-def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) -> _Grown:
+def _grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> _Grown:
     """Return the seeds, each grown in a window around it.
 
     The height is that of the peak's level over the middle of the surroundings.
@@ -324,7 +324,7 @@ def _grow(detail: Detail, level: Level, seeds: Seeds, peak: Floats, reach: int) 
     # a seed of too fine a scale has its inner ring on the spot itself
     base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=0)
     here = level.background_at(windows.top + windows.row, windows.left + windows.col)
-    peak = peak - here
+    peak = seeds.top - here
     half = 0.5 * (base + peak)
     tophat = windows.cut_from(level.tophat)
     inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
@@ -370,7 +370,27 @@ def sorted_directions(values: StepImage) -> list[StepImage]:
     return columns
 
 
-def peak_levels(detail: Detail, seeds: Seeds) -> Floats:
+def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
+    """Return the seeds with the grey level on top of each, read where it is not known yet.
+
+    Parameters
+    ----------
+    detail : Detail
+    seeds : Seeds
+
+    Returns
+    -------
+    Seeds
+    """
+    unknown = np.flatnonzero(np.isnan(seeds.top))
+    if not len(unknown):
+        return seeds
+    top = seeds.top.copy()
+    top[unknown] = _tops(detail, seeds[unknown])
+    return seeds.replace(top=top)
+
+
+def _tops(detail: Detail, seeds: Seeds) -> Floats:
     """Return the grey level on top of each seed: the mean of the brightest of nine cells half a scale wide.
 
     The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.
