@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,10 @@ class _Walls:
     curve: np.polynomial.Polynomial
     half_mm: float
 
+    @functools.cached_property
+    def _derivative(self) -> np.polynomial.Polynomial:
+        return self.curve.deriv()
+
     def along(self, place: Floats) -> Floats:
         """Return how far places (x, y) lie along the axis, shape (...)."""
         return np.asarray((place - self.middle) @ self.axis, np.float64)
@@ -85,7 +90,7 @@ class _Walls:
     def across(self, along: Floats) -> tuple[Floats, Floats]:
         """Return how far the middle lies from the axis, and its slope; beyond the ends it runs straight on."""
         inside = np.clip(along, *self.curve.domain)
-        slope = self.curve.deriv()(inside)
+        slope = self._derivative(inside)
         return self.curve(inside) + slope * (along - inside), slope
 
     def off(self, place: Floats) -> Floats:
