@@ -269,10 +269,11 @@ class _Cells:
         self.inside = self._inside(breast)
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
-        self.order = np.argsort(greys)
+        order = np.argsort(greys)
+        self.by_grey = np.flatnonzero(self.inside)[order]
         ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
         self.splits = ends[1:-1]
-        centres = greys[self.order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
+        centres = greys[order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
         self.centres, self.weight = centres, self.inside.astype(np.float32)
         # where each cell lies between two groups: what `numpy.interp` would seek anew for each band
         place = np.interp(self.grey, centres, np.arange(len(centres))).astype(np.float32)
@@ -314,12 +315,12 @@ class _Cells:
         if np.count_nonzero(self.inside) < FEWEST_CELLS:
             one = max(float(deviation.mean()), TINY)
             return Noise(np.zeros(1), np.full(1, one), np.ones(self.size, np.float32))
-        values = deviation[self.inside]
-        parts = np.split(values[self.order], self.splits)
+        parts = np.split(deviation.ravel().take(self.by_grey), self.splits)
         medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
         floor = max(1e-3 * float(np.sort(medians)[len(medians) // 2]), TINY)
-        rise = (medians[self.brighter] - medians[self.darker]) * self.share_of_brighter
-        typical = np.maximum(medians[self.darker] + rise, np.float32(floor))
+        darker = medians.take(self.darker)
+        rise = (medians.take(self.brighter) - darker) * self.share_of_brighter
+        typical = np.maximum(darker + rise, np.float32(floor))
 
         sigma = window_px / self.step_px
         if sigma not in self.shares:

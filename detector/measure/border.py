@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import FloatImage, Marks, Outlines, StepImage
+from detector.records import BoolImage, FloatImage, Marks, Outlines, StepImage
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -36,6 +36,12 @@ class Foreground:
         full = marks.seeds.height[spot]
         height = np.maximum(image.ravel()[marks.pixels] - level + 0.5 * full, 1e-3 * full)
         return cls(row, col, spot, height)
+
+    def only(self, chosen: BoolImage) -> Foreground:
+        """Return the pixels of the chosen spots, numbered anew."""
+        rows = np.flatnonzero(chosen[self.spot])
+        number = np.cumsum(chosen) - 1
+        return Foreground(self.row[rows], self.col[rows], number[self.spot[rows]], self.height[rows])
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,10 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     # each knows its place: behind all sides of the spots before its own, and those before it along the border
     outer = np.empty_like(found)
     outer[(np.cumsum(length) - length)[spot] + position[found]] = found
-    row, col = np.divmod(pixel[outer], width)
-    spot, side = label[outer].astype(np.int64) - 1, side[outer]
-    return Border(spot, row, col, side, _crossings(image, marks, spot, (row, col), side))
+    pixel, spot, side = pixel[outer], label[outer].astype(np.int64) - 1, side[outer]
+    row, col = np.divmod(pixel, width)
+    level = marks.seeds.level_at(spot, row + marks.box.row_start, col + marks.box.col_start)
+    return Border(spot, row, col, side, _crossings(image.ravel(), level, pixel, pixel + step[side]))
 
 
 def _order_along(successor: Integers, first: Integers) -> Integers:
@@ -122,10 +129,15 @@ def _order_along(successor: Integers, first: Integers) -> Integers:
     to_end[last] = 0
     end = np.zeros(n, np.bool_)
     end[last] = True
+    # most outlines are short: round by round fewer sides have not reached the end of theirs
+    on_way = np.flatnonzero(~end)
     for _ in range(max(1, int(np.ceil(np.log2(n + 1))))):
-        if end[jump].all():
+        after = jump[on_way]
+        to_end[on_way] += to_end[after]
+        jump[on_way] = jump[after]
+        on_way = on_way[~end[jump[on_way]]]
+        if not len(on_way):
             break
-        to_end, jump = to_end + to_end[jump], jump[jump]
     reached = end[jump]
     length = np.zeros(n, np.int64)
     length[jump[first]] = to_end[first]
@@ -133,16 +145,11 @@ def _order_along(successor: Integers, first: Integers) -> Integers:
 
 
 def _crossings(
-    image: FloatImage | StepImage, marks: Marks, spot: Integers, at: tuple[Integers, Integers], side: Integers
+    grey: FloatImage | StepImage, level: Floats, inside: NDArray[np.integer], outside: NDArray[np.integer]
 ) -> Floats:
-    """Return where the grey level falls to the outline's between a border pixel and its neighbour outside."""
-    row, col = at
-    across = _ACROSS[side]
-    out_row = np.clip(row + across[:, 0], 0, image.shape[0] - 1)
-    out_col = np.clip(col + across[:, 1], 0, image.shape[1] - 1)
-    level = marks.seeds.level_at(spot, row + marks.box.row_start, col + marks.box.col_start)
-    here = image[row, col].astype(np.float64)
-    drop = here - image[out_row, out_col]
+    """Return where the grey level falls to the outline's between pixels on the border and their neighbours outside."""
+    here = grey.take(inside).astype(np.float64)
+    drop = here - grey.take(outside)
     with np.errstate(divide="ignore", invalid="ignore"):
         crossing = np.where(drop > 0, (here - level) / drop, 0.5)
     return np.clip(crossing, 0.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.measure.border import Floats
+from detector.measure.border import Floats, Integers
 from detector.records import (
     BreastRegion,
     Detail,
@@ -89,15 +89,18 @@ def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[
     """Return what the unsmoothed pixels at the peak say: dust on film is sharper than anything imaged through it."""
     pixels, seeds = mammogram.pixels, marks.seeds
     rows, cols = pixels.shape
-    offset = np.arange(-3, 4)
-    row = np.clip(np.rint(seeds.row_px).astype(np.int64)[:, None] + offset, 0, rows - 1)[:, :, None]
-    col = np.clip(np.rint(seeds.col_px).astype(np.int64)[:, None] + offset, 0, cols - 1)[:, None, :]
-    patch = pixels[row, col]
-    best = patch[:, 2:5, 2:5].reshape(-1, 9).argmax(axis=1)
-    each, r, c = np.arange(len(seeds)), 2 + best // 3, 2 + best % 3
-    peak = patch[each, r, c]
-    near = (patch[each, r - 1, c] + patch[each, r + 1, c] + patch[each, r, c - 1] + patch[each, r, c + 1]) / 4
-    far = (patch[each, r - 2, c] + patch[each, r + 2, c] + patch[each, r, c - 2] + patch[each, r, c + 2]) / 4
+    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
+    row, col = np.rint(seeds.row_px).astype(np.int64), np.rint(seeds.col_px).astype(np.int64)
+
+    def at(row: Integers, col: Integers) -> FloatImage:
+        return pixels[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
+
+    best = at(row[:, None] + d_row, col[:, None] + d_col).argmax(axis=1)
+    row, col = row + d_row[best], col + d_col[best]
+    peak = at(row, col)
+    near, far = (
+        (at(row - away, col) + at(row + away, col) + at(row, col - away) + at(row, col + away)) / 4 for away in (1, 2)
+    )
     height = np.maximum(seeds.height * detail.steps.size, 1e-12)
     return {
         "saturated": (peak >= _brightest(pixels, float(peak.max()))).astype(np.float64),

@@ -66,7 +66,8 @@ def measure_form(pixels: Foreground, border: Border, spacing_mm: tuple[float, fl
     beyond = np.bincount(border.spot, border.crossing - 0.5, n)
     area = np.maximum(filled_px + 0.5 * beyond, 0.25) * spacing.prod()
     # an open ring is a rim whose wall is too thin somewhere: it is measured as if it were closed
-    open_ring = _is_ring(pixels, n_px, spacing) & (area < OPEN_SHARE * hull)
+    open_ring = area < OPEN_SHARE * hull
+    open_ring[open_ring] = _is_ring(pixels.only(open_ring), n_px[open_ring], spacing)
     filled_px = np.where(open_ring, hull / spacing.prod(), filled_px)
     area = np.where(open_ring, hull, area)
     return Form(
