@@ -451,7 +451,9 @@ def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) 
     _, labels = cv2.connectedComponents(picture.reshape(-1, side), connectivity=8, ltype=cv2.CV_32S)
     windows = np.asarray(labels).reshape(n, side + 1, side)[:, :side]
     own = windows[np.arange(n), row, col]
-    return np.asarray((windows == own[:, None, None]) & (own > 0)[:, None, None], np.bool_)
+    # the surroundings have number 0
+    own[own == 0] = -1
+    return np.asarray(windows == own[:, None, None], np.bool_)
 
 
 def _on_pixels(detail: Detail, parts: list[_Grown]) -> Regions:
