@@ -19,23 +19,11 @@ from detector.detect import _is_other_scale, _kept, _measured, detect_marks
 from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
+from detector.detect.levels import MOST_UPPER, _highest, line_sigma, with_tops
 from detector.detect.overlaps import _parts, _strongest, resolve_overlaps
 from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
-from detector.detect.regions import (
-    MOST_UPPER,
-    RING_SCALES,
-    Regions,
-    _connected,
-    _Grown,
-    _grown_by_one,
-    _highest,
-    _is_closed,
-    _on_pixels,
-    _Windows,
-    grow_regions,
-    line_sigma,
-    with_tops,
-)
+from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels, grow_regions
+from detector.detect.windows import RING_SCALES, Grown, Windows, _connected
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
 from detector.records import (
@@ -632,7 +620,7 @@ def test_what_is_over_its_threshold_all_around_its_cells_is_left_out() -> None:
     seeds = seeds.replace(tilt_row=np.zeros(4), tilt_col=np.zeros(4))
     inside = np.zeros((4, 7, 7), np.bool_)
     inside[:, 3, 3] = True
-    grown = _Grown(coarse, seeds, _Windows.around(coarse, seeds, 3), inside)
+    grown = Grown(coarse, seeds, Windows.around(coarse, seeds, 3), inside)
     regions = _on_pixels(dataclasses.replace(detail, levels=(detail.levels[0], coarse)), [grown])
     assert regions.seeds.col_px.tolist() == [121.5, 161.5]
     assert np.bincount(regions.owner).tolist() == [16 + 8 * 14, 16 + 3 * 16]

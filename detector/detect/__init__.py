@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from detector.detect.borders import edge_steps
 from detector.detect.discs import find_discs
+from detector.detect.levels import coarsest_levels
 from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps
 from detector.detect.peaks import find_peaks
-from detector.detect.regions import Regions, coarsest_levels, grow_regions
+from detector.detect.regions import Regions, grow_regions
 from detector.records import BoolImage, BreastRegion, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
 

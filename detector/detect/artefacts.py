@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.regions import RING_SCALES, line_sigma
+from detector.detect.levels import line_sigma
+from detector.detect.windows import RING_SCALES
 from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner
 from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px, sample_rays, smoothed_around
+from detector.detect.levels import FINEST_CELL_MM, border_px, coarsest_level, coarsest_levels, from_border_px
 from detector.detect.peaks import disc_peaks
-from detector.detect.regions import FINEST_CELL_MM, Regions, border_px, coarsest_level, coarsest_levels, from_border_px
+from detector.detect.regions import Regions
 from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
 from detector.settings import DetectSettings
 

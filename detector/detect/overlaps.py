@@ -11,7 +11,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from detector.detect.borders import outline_steps
-from detector.detect.regions import Regions, peak_pixels
+from detector.detect.levels import peak_pixels
+from detector.detect.regions import Regions
 from detector.records import BoolImage, Detail, Marks, Seeds
 
 LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6

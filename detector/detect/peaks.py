@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
-from detector.detect.regions import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
+from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
 from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage
 from detector.settings import DetectSettings
 

@@ -1,0 +1,147 @@
+"""Which level of the pyramid serves a size, and what is read at peaks on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import LINE_MM, Detail, Level, Seeds, StepImage, sample_bilinear
+
+FINEST_CELL_MM = 0.101
+"""Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
+the same cells, and give the same spots."""
+
+BORDER_MM = 1.0
+"""Distance from the border of the image within which nothing is looked for, as along a film's edge: half of the
+surroundings is missing there, and films end in a bright rim."""
+
+FEWEST_UPPER, MOST_UPPER = 2, 5
+"""Cells of nine whose mean is the grey level on top of a candidate."""
+
+LINE_PLACES, LINE_DIRECTIONS = 7, 12
+"""Places on the shortest line, and its directions, on which faint ones are tried."""
+
+Floats = NDArray[np.float64]
+
+
+def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
+    """Return, size by size, the coarsest level of cells up to it or to `FINEST_CELL_MM`; the finest where none is."""
+    cells_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])
+    choice = np.searchsorted(cells_mm, np.maximum(size_mm, FINEST_CELL_MM), side="right") - 1
+    return np.maximum(choice, 0).astype(np.int32)
+
+
+def coarsest_level(detail: Detail, size_mm: float) -> Level:
+    """Return the level that `coarsest_levels` names for one size."""
+    return detail.levels[int(coarsest_levels(detail, np.array([size_mm]))[0])]
+
+
+def border_px(detail: Detail) -> int:
+    """Return how many pixels at the image's border, beyond which nothing is known, are left out."""
+    return max(1, round(BORDER_MM / detail.pixel_mm))
+
+
+def from_border_px(detail: Detail, row_px: Floats, col_px: Floats) -> Floats:
+    """Return how far places are from the nearest border of the image, in their shape."""
+    rows, cols = detail.image_shape
+    return np.asarray(np.minimum.reduce([row_px, rows - 1 - row_px, col_px, cols - 1 - col_px]), np.float64)
+
+
+def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
+    """Return the flat index into the finest level of each seed's pixel."""
+    rows, cols = detail.levels[0].image.shape
+    row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, rows - 1)
+    col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, cols - 1)
+    return np.asarray(row * cols + col, np.int64)
+
+
+def whole_steps(values: Floats) -> StepImage:
+    """Return the largest whole number up to each value: a whole number over the one is over the other."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.floor(values), limits.min, limits.max).astype(np.int16)
+
+
+def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
+    """Return the seeds with the grey level on top of each, read where it is not known yet.
+
+    Parameters
+    ----------
+    detail : Detail
+    seeds : Seeds
+
+    Returns
+    -------
+    Seeds
+    """
+    unknown = np.flatnonzero(np.isnan(seeds.top))
+    if not len(unknown):
+        return seeds
+    top = seeds.top.copy()
+    top[unknown] = _tops(detail, seeds[unknown])
+    return seeds.replace(top=top)
+
+
+def _tops(detail: Detail, seeds: Seeds) -> Floats:
+    """Return the grey level on top of each seed: the mean of the brightest of nine cells half a scale wide.
+
+    The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.
+    """
+    choice = coarsest_levels(detail, 0.5 * seeds.scale_mm)
+    cell_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])[choice]
+    n_upper = np.clip(3 * (seeds.scale_mm / cell_mm) ** 2, FEWEST_UPPER, MOST_UPPER)
+    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
+    top = np.empty(len(seeds))
+    for index, level in enumerate(detail.levels):
+        rows = np.flatnonzero(choice == index)
+        row, col = (
+            np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp) + d[:, None], 0, n - 1)
+            for axis, (place_px, d, n) in enumerate(
+                zip((seeds.row_px, seeds.col_px), (d_row, d_col), level.image.shape, strict=True)
+            )
+        )
+        highest = _highest(level.image[row, col])
+        # the last one counts by its part, so that a scale a little larger changes the mean a little
+        share = np.clip(n_upper[rows] - np.arange(MOST_UPPER)[:, None], 0, 1)
+        top[rows] = (highest * share).sum(axis=0) / n_upper[rows]
+    return top
+
+
+def _highest(values: StepImage) -> StepImage:
+    """Return the `MOST_UPPER` highest values of each column, falling; the slow equivalent is `numpy.sort`."""
+    rows = list(values)
+    for rank in range(MOST_UPPER):
+        for other in range(rank + 1, len(rows)):
+            higher = np.maximum(rows[rank], rows[other])
+            rows[other] = np.minimum(rows[rank], rows[other])
+            rows[rank] = higher
+    return np.stack(rows[:MOST_UPPER])
+
+
+def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
+    """Return the mean response of the finest band along a line through each seed, in its best direction.
+
+    Speck after speck a thin line may stand out no more than noise does, but noise is not drawn out to `LINE_MM`.
+
+    Parameters
+    ----------
+    detail : Detail
+    seeds : Seeds
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        In noise units of a single place.
+    """
+    band = detail.bands[0]
+    level = detail.levels[band.level]
+    away = np.linspace(-0.5, 0.5, LINE_PLACES) * (LINE_MM / detail.pixel_mm / level.step_px)
+    angle = np.arange(LINE_DIRECTIONS)[:, None] * (np.pi / LINE_DIRECTIONS)
+    row, col = (
+        level.to_cells(place, axis).astype(np.float32)[:, None, None] + (away * way(angle)).astype(np.float32)
+        for axis, (place, way) in enumerate(((seeds.row_px, np.sin), (seeds.col_px, np.cos)))
+    )
+    response = sample_bilinear(band.response, row, col)
+    noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
+    # a product with equal weights is a mean, several times as fast over so short an axis
+    mean = response.reshape(-1, LINE_PLACES) @ np.full(LINE_PLACES, 1 / LINE_PLACES, np.float32)
+    return np.asarray(mean.reshape(-1, LINE_DIRECTIONS).max(axis=1) / noise, np.float64)
