@@ -19,7 +19,7 @@ from detector.detect import _is_other_scale, _kept, _measured, detect_marks
 from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
-from detector.detect.levels import MOST_UPPER, _highest, line_sigma, with_tops
+from detector.detect.levels import line_sigma, with_tops
 from detector.detect.overlaps import _parts, _strongest, resolve_overlaps
 from detector.detect.peaks import HIDING_SCALE_MM, find_peaks
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels, grow_regions
@@ -350,11 +350,6 @@ def test_peaks_on_a_strand_are_left_out_and_a_speck_on_it_is_not() -> None:
     assert n_all > 20 and found
     n_kept, found = on_strand(SETTINGS.detect.strand_sigma)
     assert n_kept < 0.6 * n_all and found
-
-
-@given(hnp.arrays(np.int16, st.tuples(st.just(9), st.integers(1, 5)), elements=st.integers(0, 32000)))
-def test_highest_are_those_of_a_sort(values: StepImage) -> None:
-    assert np.array_equal(_highest(values), -np.sort(-values, axis=0)[:MOST_UPPER])
 
 
 @pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1])

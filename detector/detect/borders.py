@@ -82,16 +82,14 @@ def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
     ndarray of float64, shape (n,)
         In grey levels.
     """
-    edge = np.empty(len(seeds))
+    border_px, ends = np.empty((len(seeds), len(SINE))), np.empty((len(seeds), len(SINE)), np.bool_)
     for index, level in enumerate(detail.levels):
         rows = np.flatnonzero(seeds.level == index)
         if len(rows):
-            chosen = seeds[rows]
-            most = chosen.height if bounded else np.full(len(chosen), np.inf)
-            border_px, ends = _border_px(detail, level, chosen)
-            step = _steps(detail, chosen, _refined_px(detail, level, chosen, border_px), most)
-            edge[rows] = _mean_over(step, ends)
-    return edge
+            near, ends[rows] = _border_px(detail, level, seeds[rows])
+            border_px[rows] = _refined_px(detail, level, seeds[rows], near)
+    most = seeds.height if bounded else np.full(len(seeds), np.inf)
+    return _mean_over(_steps(detail, seeds, border_px, most), ends)
 
 
 def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -> Floats:

@@ -99,22 +99,11 @@ def _tops(detail: Detail, seeds: Seeds) -> Floats:
                 zip((seeds.row_px, seeds.col_px), (d_row, d_col), level.image.shape, strict=True)
             )
         )
-        highest = _highest(level.image[row, col])
+        highest = np.sort(level.image[row, col], axis=0)[: -1 - MOST_UPPER : -1]
         # the last one counts by its part, so that a scale a little larger changes the mean a little
         share = np.clip(n_upper[rows] - np.arange(MOST_UPPER)[:, None], 0, 1)
         top[rows] = (highest * share).sum(axis=0) / n_upper[rows]
     return top
-
-
-def _highest(values: StepImage) -> StepImage:
-    """Return the `MOST_UPPER` highest values of each column, falling; the slow equivalent is `numpy.sort`."""
-    rows = list(values)
-    for rank in range(MOST_UPPER):
-        for other in range(rank + 1, len(rows)):
-            higher = np.maximum(rows[rank], rows[other])
-            rows[other] = np.minimum(rows[rank], rows[other])
-            rows[rank] = higher
-    return np.stack(rows[:MOST_UPPER])
 
 
 def line_sigma(detail: Detail, seeds: Seeds) -> Floats:

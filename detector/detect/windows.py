@@ -102,7 +102,7 @@ def grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> Grown:
     ring_col = windows.left + windows.inner(radius * COSINE[:, None, None], windows.col)
     ring = ring_row * level.image.shape[1] + ring_col
     ring_tophat = level.tophat.ravel().take(ring)
-    around = sorted_directions(ring_tophat)
+    around = np.sort(ring_tophat, axis=0)
     middle = len(around) // 2
     # a seed of too fine a scale has its inner ring on the spot itself
     base = (0.5 * around[middle - 1] + 0.5 * around[middle]).min(axis=0)
@@ -121,30 +121,6 @@ def grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> Grown:
         cut=inside[:, [0, -1]].any((1, 2)) | inside[:, :, [0, -1]].any((1, 2)),
     )
     return Grown(level, seeds, windows, inside)
-
-
-def sorted_directions(values: StepImage) -> list[StepImage]:
-    """Return the values sorted along the first axis, whose length is a power of two.
-
-    A sorting network (Batcher 1968, doi 10.1145/1468075.1468121) over whole columns; the slow equivalent is
-    ``numpy.sort(values, axis=0)``, which sorts each short row on its own.
-    """
-    columns = list(values)
-    n = len(columns)
-    run = 1
-    while run < n:
-        step = run
-        while step:
-            for start in range(step % run, n - step, 2 * step):
-                for low in range(start, min(start + step, n - step)):
-                    high = low + step
-                    if low // (2 * run) == high // (2 * run):
-                        smaller = np.minimum(columns[low], columns[high])
-                        columns[high] = np.maximum(columns[low], columns[high])
-                        columns[low] = smaller
-            step //= 2
-        run *= 2
-    return columns
 
 
 def _brightest(tophat: StepImage, windows: Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
