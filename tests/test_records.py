@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import itertools
 import pickle
 from typing import Any
 
@@ -139,11 +140,17 @@ def test_empty_has_the_same_schema(kind: type[Table]) -> None:
     assert list(empty.to_frame()) == [column.name for column in kind.columns()]
 
 
+def test_a_mask_of_another_length_is_refused() -> None:
+    for mask in (np.ones(2, np.bool_), np.ones(4, np.bool_)):
+        with pytest.raises(IndexError):
+            Spots.blank(3)[mask]
+
+
 @given(tables())
 def test_columns_cannot_be_written(table: Table) -> None:
-    for column in table.columns():
+    for column, part in itertools.product(table.columns(), (table, table[:2], table[np.arange(len(table))])):
         with pytest.raises(ValueError, match="read-only"):
-            getattr(table, column.name)[...] = 0
+            getattr(part, column.name)[...] = 0
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(table, column.name, np.empty(0))
 
