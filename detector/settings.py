@@ -114,7 +114,7 @@ class DetectSettings:
         "sigma",
         (0, 50),
         "blob response from which a fine candidate needs no contrast along its weakest direction",
-        "calcium of films and digital images seldom fails it, four of ten peaks of strands and noise do",
+        "calcium seldom fails it, peaks of strands and of noise often do",
     )
     coarse_scale_mm: float = _knob(
         0.25, "mm", (0.1, 10), "scale from which blobs must have a sharp border", "discs of 0.7 mm and more"

@@ -30,8 +30,8 @@ that scanner or detector has drawn: nothing grows so straight, nor along the pix
 each of its ten links and more comes about in one of seven cases."""
 
 COARSE_SIGMA = 5.0
-"""Height, in noise units of a pixel, that a coarse peak must have over half of its surroundings: a third of what is
-coarse has less, and of macrocalcifications that stand out by six or more none."""
+"""Height, in noise units of a pixel, that a coarse peak must have over half of its surroundings. A choice:
+macrocalcifications stand out by more, many a lump of tissue does not."""
 
 SPARED_SIGMA = 1.7
 """Mean response along a line through a peak from which it is no mere grain: on white noise peaks come to 0.7 to 0.8 in

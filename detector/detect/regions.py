@@ -38,8 +38,8 @@ a region over which it is open. A choice: noise alone fills few cells beyond a b
 
 LINE_SIGMA = 2.4
 """Least mean response along a line: noise at places 0.17 mm apart, which are nearly independent, has a standard
-deviation of 1 / sqrt(7) or 0.4 in one direction, and the best of twelve must still stand clear of it. Of drawn vessels
-more are flagged from 2.5 on, since their walls come in fewer pieces."""
+deviation of 1 / sqrt(7) or 0.4 in one direction, and the best of twelve must still stand clear of it. No higher than
+that: the walls of vessels would come in too few pieces to be told."""
 
 Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]
