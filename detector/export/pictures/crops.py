@@ -100,7 +100,7 @@ def _crop(grey: GreyImage, reading: Reading, i: int, plane: Plane) -> Picture:
 def _sheet(clean: Picture, marked: Picture, reading: Reading, i: int, plane: Plane) -> Picture:
     """Return the two panels with a title above and, below, the scale, what was found and the notice."""
     half = max(clean.shape[1], _LEAST_PANEL_PX) + _GAP_PX
-    panels = np.full((clean.shape[0], 2 * half + _GAP_PX, 3), marks.PLATE, np.uint8)
+    panels = marks.plate(clean.shape[0], 2 * half + _GAP_PX)
     for panel, left in ((clean, _GAP_PX), (marked, half + _GAP_PX)):
         panels[:, left : left + panel.shape[1]] = panel
     width = panels.shape[1]
@@ -110,7 +110,7 @@ def _sheet(clean: Picture, marked: Picture, reading: Reading, i: int, plane: Pla
 
 def _head(reading: Reading, i: int, width: int) -> Picture:
     title, small = Font(30, bold=True), Font(17)
-    strip = np.full((title.line_px + small.line_px + 2 * _GAP_PX, width, 3), marks.PLATE, np.uint8)
+    strip = marks.plate(title.line_px + small.line_px + 2 * _GAP_PX, width)
     clusters = reading.clusters
     review = bool(clusters.review[i])
     level = suspicion_words(clusters, Settings.from_mapping(reading.settings).assess)[i]
@@ -131,7 +131,7 @@ def _foot(reading: Reading, i: int, width: int, plane: Plane) -> Picture:
     lines = [(line, body) for text in _facts(reading, i) for line in body.wrap(text, width - 4 * _GAP_PX)]
     lines += [(line, small) for line in small.wrap(NOTICE, width - 4 * _GAP_PX)]
     height = body.line_px + sum(font.line_px for _, font in lines) + 4 * _GAP_PX
-    strip = np.full((height, width, 3), marks.PLATE, np.uint8)
+    strip = marks.plate(height, width)
     top = body.line_px / 2 + 2 * _GAP_PX
     bar = scale_bar(reading.identity, width / 4, plane.zoom[1])
     taken = draw_bar(strip, (2 * _GAP_PX, top), bar, body)

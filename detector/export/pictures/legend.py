@@ -164,7 +164,7 @@ def _plate(rows: Sequence[_Row], identity: Identity, pen: Pen, width_px: int) ->
     lefts = [pad + indent if row.symbol not in ("", "bar") else pad for row in rows]
     wrapped = [row.font.wrap(row.text, width_px - pad - left) for row, left in zip(rows, lefts, strict=True)]
     height = sum(row.font.line_px * len(lines) + pad // 2 for row, lines in zip(rows, wrapped, strict=True))
-    plate = np.full((height + 2 * pad, width_px, 3), marks.PLATE, np.uint8)
+    plate = marks.plate(height + 2 * pad, width_px)
     middle = float(pad)
     for row, lines, left in zip(rows, wrapped, lefts, strict=True):
         middle += row.font.line_px / 2

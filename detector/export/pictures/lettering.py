@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +16,17 @@ def plain(text: str, longest: int = 200) -> str:
     """Return a text that can be drawn: printable characters only, cut to `longest`."""
     shown = "".join(c if c.isprintable() else " " for c in text).strip()
     return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "\u2026"
+
+
+@functools.lru_cache(maxsize=64)
+def _bundled(line_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=line_px / 1.3)
+
+
+@functools.lru_cache(maxsize=4096)
+def _length(line_px: int, text: str) -> int:
+    """Return the width of a text; pictures of a run say much the same, and each line is measured word by word."""
+    return int(np.ceil(_bundled(line_px).getlength(text)))
 
 
 class Font:
@@ -30,11 +43,11 @@ class Font:
     def __init__(self, height_px: float, bold: bool = False) -> None:
         self.line_px = max(8, round(height_px))
         self.stroke_px = round(self.line_px / 70) if bold else 0
-        self._font = ImageFont.load_default(size=self.line_px / 1.3)
+        self._font = _bundled(self.line_px)
 
     def width(self, text: str) -> int:
         """Return the width in px that a line of text takes."""
-        return int(np.ceil(self._font.getlength(text))) + 2 * self.stroke_px
+        return _length(self.line_px, text) + 2 * self.stroke_px
 
     def wrap(self, text: str, width_px: float) -> list[str]:
         """Return the lines of a text broken between words; a word that is too long by itself is kept whole."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.export.pictures.lettering import Colour, Picture
-from detector.records import Kind
+from detector.records import BoolImage, Kind
 
 # Colours that people with any colour vision tell apart on grey (after Okabe and Ito 2008), lightened; each kind of mark
 # also has its own form.
@@ -162,13 +162,20 @@ def edge_px(line_px: int) -> int:
     return max(1, line_px // 3)
 
 
-def fill(shape: tuple[int, int], polygons: Iterable[NDArray[np.floating]]) -> NDArray[np.uint8]:
-    """Return an image of `shape` that is 255 inside the polygons and on their lines, and 0 elsewhere."""
+def plate(rows: int, cols: int) -> Picture:
+    """Return a picture of `PLATE`; row by row, since numpy takes long to go round three channels."""
+    picture = np.empty((rows, cols, 3), np.uint8)
+    picture.reshape(rows, -1)[:] = np.tile(np.array(PLATE, np.uint8), cols)
+    return picture
+
+
+def fill(shape: tuple[int, int], polygons: Iterable[NDArray[np.floating]]) -> BoolImage:
+    """Return which pixels of a picture of `shape` are inside the polygons or on their lines."""
     mask = np.zeros(shape, np.uint8)
     for polygon in polygons:  # one by one: polygons filled together would cancel where they overlap
         if len(polygon):
-            cv2.fillPoly(mask, [_fixed_point(polygon)], 255, shift=_SHIFT)
-    return mask
+            cv2.fillPoly(mask, [_fixed_point(polygon)], 1, shift=_SHIFT)
+    return mask.view(np.bool_)
 
 
 def _fixed_point(line: NDArray[np.floating]) -> NDArray[np.int32]:

@@ -67,7 +67,7 @@ class _Space:
     def add(self, polygons: Sequence[NDArray[np.floating]], cost: float) -> None:
         """Make what lies within polygons dearer."""
         inside = marks.fill(self._cost.shape, [(p + 0.5) / self.cell_px - 0.5 for p in polygons])
-        self._cost[inside > 0] += cost
+        self._cost[inside] += cost
 
     def emptiest(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Return x and y of the box that costs least; of equals, the one nearest to a corner."""
