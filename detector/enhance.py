@@ -259,6 +259,11 @@ def _level(image: StepImage, step_px: int, box: Box) -> Level:
     return Level(image, tophat, step_px, (box.row_start + shift, box.col_start + shift))
 
 
+def _middle(values: FloatImage) -> np.float32:
+    """Return the middle one of values by size, of two the greater."""
+    return np.float32(np.partition(values, len(values) // 2)[len(values) // 2])
+
+
 class _Cells:
     """Statistics on cells of the padded box, twice as wide as the zone map's: a quarter of the noise's window."""
 
@@ -316,8 +321,8 @@ class _Cells:
             one = max(float(deviation.mean()), TINY)
             return Noise(np.zeros(1), np.full(1, one), np.ones(self.size, np.float32))
         parts = np.split(deviation.ravel().take(self.by_grey), self.splits)
-        medians = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts], np.float32)
-        floor = max(1e-3 * float(np.sort(medians)[len(medians) // 2]), TINY)
+        medians = np.array([_middle(part) for part in parts], np.float32)
+        floor = max(1e-3 * float(_middle(medians)), TINY)
         darker = medians.take(self.darker)
         rise = (medians.take(self.brighter) - darker) * self.share_of_brighter
         typical = np.maximum(darker + rise, np.float32(floor))

@@ -714,6 +714,14 @@ def sample_bilinear(
 
 _MAP_WIDTH = 1024
 
+NINE_ROWS, NINE_COLS = np.indices((3, 3)).reshape(2, 9) - 1
+"""Rows and columns of a place and its eight neighbours, from that place."""
+
+
+def ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Return, one behind another, the `count` numbers from each of `first` on."""
+    return np.asarray(np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count), np.intp)
+
 
 class Moments(NamedTuple):
     """Means and central second moments of the places of several owners, each of shape (n,)."""
@@ -919,9 +927,8 @@ class Outlines:
         if isinstance(index, np.ndarray):
             rows = np.arange(len(self))[index]
             length = np.diff(self.offsets)[rows]
-            offsets = np.append(0, np.cumsum(length))
-            vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], length)
-            return Outlines(self.vertices_px[vertices], offsets)
+            vertices = ranges(self.offsets[rows], length)
+            return Outlines(self.vertices_px[vertices], np.append(0, np.cumsum(length)))
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.vertices_px[self.offsets[index] : self.offsets[index + 1]]

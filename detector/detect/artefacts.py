@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.levels import line_sigma
+from detector.detect.levels import by_level, line_sigma
 from detector.detect.windows import RING_SCALES
 from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone
 from detector.settings import DetectSettings
@@ -168,8 +168,7 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
 def _contrasts(seeds: Seeds, detail: Detail) -> Floats:
     """Return the height of each peak over the inner ring around it, both less background, shape (16, n)."""
     contrast = np.empty((len(SINE), len(seeds)))
-    for index, level in enumerate(detail.levels):
-        rows = np.flatnonzero(seeds.level == index)
+    for _, level, rows in by_level(detail, seeds.level):
         away = RING_SCALES[0] * seeds.scale_mm[rows] / detail.pixel_mm / level.step_px
         row, col = (
             np.rint(level.to_cells(place[rows], axis)) for axis, place in enumerate((seeds.row_px, seeds.col_px))

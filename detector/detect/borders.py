@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.detect.levels import by_level
 from detector.records import BoolImage, Detail, FloatImage, Level, Seeds
 
 RAY_SCALES, RAY_SAMPLES = 3.6, 10
@@ -83,11 +84,10 @@ def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
         In grey levels.
     """
     border_px, ends = np.empty((len(seeds), len(SINE))), np.empty((len(seeds), len(SINE)), np.bool_)
-    for index, level in enumerate(detail.levels):
-        rows = np.flatnonzero(seeds.level == index)
-        if len(rows):
-            near, ends[rows] = _border_px(detail, level, seeds[rows])
-            border_px[rows] = _refined_px(detail, level, seeds[rows], near)
+    for _, level, rows in by_level(detail, seeds.level):
+        chosen = seeds[rows]
+        near, ends[rows] = _border_px(detail, level, chosen)
+        border_px[rows] = _refined_px(detail, level, chosen, near)
     most = seeds.height if bounded else np.full(len(seeds), np.inf)
     return _mean_over(_steps(detail, seeds, border_px, most), ends)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import LINE_MM, Detail, Level, Seeds, StepImage, sample_bilinear
+from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, Level, Seeds, StepImage, sample_bilinear
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -34,6 +36,14 @@ def coarsest_levels(detail: Detail, size_mm: Floats) -> NDArray[np.int32]:
 def coarsest_level(detail: Detail, size_mm: float) -> Level:
     """Return the level that `coarsest_levels` names for one size."""
     return detail.levels[int(coarsest_levels(detail, np.array([size_mm]))[0])]
+
+
+def by_level(detail: Detail, number: NDArray[np.int32]) -> Iterator[tuple[int, Level, NDArray[np.intp]]]:
+    """Yield the number of each level that occurs, the level, and where it occurs."""
+    for index, level in enumerate(detail.levels):
+        rows = np.flatnonzero(number == index)
+        if len(rows):
+            yield index, level, rows
 
 
 def border_px(detail: Detail) -> int:
@@ -89,14 +99,12 @@ def _tops(detail: Detail, seeds: Seeds) -> Floats:
     choice = coarsest_levels(detail, 0.5 * seeds.scale_mm)
     cell_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])[choice]
     n_upper = np.clip(3 * (seeds.scale_mm / cell_mm) ** 2, FEWEST_UPPER, MOST_UPPER)
-    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
     top = np.empty(len(seeds))
-    for index, level in enumerate(detail.levels):
-        rows = np.flatnonzero(choice == index)
+    for _, level, rows in by_level(detail, choice):
         row, col = (
             np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp) + d[:, None], 0, n - 1)
             for axis, (place_px, d, n) in enumerate(
-                zip((seeds.row_px, seeds.col_px), (d_row, d_col), level.image.shape, strict=True)
+                zip((seeds.row_px, seeds.col_px), (NINE_ROWS, NINE_COLS), level.image.shape, strict=True)
             )
         )
         highest = np.sort(level.image[row, col], axis=0)[: -1 - MOST_UPPER : -1]

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from detector.detect.borders import outline_steps
 from detector.detect.levels import peak_pixels
 from detector.detect.regions import Regions
-from detector.records import BoolImage, Detail, Marks, Seeds
+from detector.records import BoolImage, Detail, Marks, Seeds, ranges
 
 LARGE_SCALE_MM, LARGE_EDGE_SHARE = 0.25, 0.6
 """Scale and step across the border, as a share of height, from which a spot may hold a brighter one."""
@@ -141,15 +141,10 @@ def _peaks_inside(
     # a place may be the peak of several seeds
     by_place = np.argsort(centre, kind="stable")
     first, last = (np.searchsorted(centre[by_place], regions.pixel[found], side=side) for side in ("left", "right"))
-    held = by_place[_ranges(first, last - first)]
+    held = by_place[ranges(first, last - first)]
     holder = np.repeat(regions.owner[found], last - first)
     stronger = rank[held] > rank[holder]
     return holder[stronger], held[stronger]
-
-
-def _ranges(first: NDArray[np.intp], count: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return, one behind another, the `count` numbers from each of `first` on."""
-    return np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
 
 
 def _parts(pixel: NDArray[np.int32], label: Ranks, seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
@@ -178,7 +173,7 @@ def _parts(pixel: NDArray[np.int32], label: Ranks, seeds: Seeds, detail: Detail)
     low = np.searchsorted(last, first + (width - 1))
     count = np.maximum(np.searchsorted(first, last + (width + 1), side="right") - low, 0)
     upper = np.repeat(np.arange(n), count)
-    lower = _ranges(low, count)
+    lower = ranges(low, count)
     same = label[start[upper]] == label[start[lower]]
     upper, lower = upper[same], lower[same]
     to_right, to_left = first[lower] > last[upper] + width, last[lower] < first[upper] + width

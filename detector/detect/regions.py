@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import edge_steps
-from detector.detect.levels import FINEST_CELL_MM, border_px, line_sigma, with_tops
+from detector.detect.levels import FINEST_CELL_MM, border_px, by_level, line_sigma, with_tops
 from detector.detect.windows import Grown, grow
 from detector.records import BoolImage, Detail, Level, Seeds
 from detector.settings import DetectSettings
@@ -92,10 +92,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     """
     grown: list[Grown] = []
     seeds = with_tops(detail, seeds)
-    for index, level in enumerate(detail.levels):
-        rows = np.flatnonzero(seeds.level == index)
-        if not len(rows):
-            continue
+    for index, level, rows in by_level(detail, seeds.level):
         chosen = seeds[rows]
         # what has been seen whole once is followed again, however it responds
         seen = np.isfinite(chosen.height)
@@ -105,8 +102,8 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         if far.any() and index + 1 < len(detail.levels):
             grown += _followed(detail, index, near.seeds[far])
     # together, since each step has its price however few seeds there are
-    by_level = itertools.groupby(_sharp(detail, grown, settings), key=lambda one: one.level.step_px)
-    return Regions.concatenate([_on_pixels(detail, list(parts)) for _, parts in by_level])
+    of_level = itertools.groupby(_sharp(detail, grown, settings), key=lambda one: one.level.step_px)
+    return Regions.concatenate([_on_pixels(detail, list(parts)) for _, parts in of_level])
 
 
 def _followed(detail: Detail, index: int, seeds: Seeds) -> Iterator[Grown]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
 from detector.detect.levels import whole_steps
-from detector.records import BoolImage, Detail, Level, Seeds, StepImage
+from detector.records import NINE_COLS, NINE_ROWS, BoolImage, Detail, Level, Seeds, StepImage
 
 RING_SCALES = np.array([2.6, 4.5])[:, None]
 """Radii of the rings that the surroundings are read on, in scales: two and three times the radius of the blob."""
@@ -125,9 +125,8 @@ def grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> Grown:
 
 def _brightest(tophat: StepImage, windows: Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where within a cell of each seed the brightest cell lies."""
-    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
-    row = windows.inner(d_row, windows.row[:, None])
-    col = windows.inner(d_col, windows.col[:, None])
+    row = windows.inner(NINE_ROWS, windows.row[:, None])
+    col = windows.inner(NINE_COLS, windows.col[:, None])
     each = np.arange(len(tophat))
     best = tophat[each[:, None], row, col].argmax(axis=1)
     return row[each, best], col[each, best]

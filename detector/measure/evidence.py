@@ -6,6 +6,8 @@ import numpy as np
 
 from detector.measure.border import Floats, Integers
 from detector.records import (
+    NINE_COLS,
+    NINE_ROWS,
     BreastRegion,
     Detail,
     Evidence,
@@ -89,14 +91,13 @@ def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[
     """Return what the unsmoothed pixels at the peak say: dust on film is sharper than anything imaged through it."""
     pixels, seeds = mammogram.pixels, marks.seeds
     rows, cols = pixels.shape
-    d_row, d_col = (offset.ravel() - 1 for offset in np.indices((3, 3)))
     row, col = np.rint(seeds.row_px).astype(np.int64), np.rint(seeds.col_px).astype(np.int64)
 
     def at(row: Integers, col: Integers) -> FloatImage:
         return pixels[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
 
-    best = at(row[:, None] + d_row, col[:, None] + d_col).argmax(axis=1)
-    row, col = row + d_row[best], col + d_col[best]
+    best = at(row[:, None] + NINE_ROWS, col[:, None] + NINE_COLS).argmax(axis=1)
+    row, col = row + NINE_ROWS[best], col + NINE_COLS[best]
     peak = at(row, col)
     near, far = (
         (at(row - away, col) + at(row + away, col) + at(row, col - away) + at(row, col + away)) / 4 for away in (1, 2)
