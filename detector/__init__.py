@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from detector.export.pictures import draw_overlay
     from detector.pipeline import analyse, regroup
     from detector.read import read_mammogram
-    from detector.records import Clusters, Mammogram, Reading, Spots
+    from detector.records import Buffers, Clusters, Mammogram, Reading, Spots
     from detector.settings import Settings
 
 _HOMES: Mapping[str, str] = {
+    "Buffers": "records",
     "Clusters": "records",
     "DetectorError": "errors",
     "Mammogram": "records",
@@ -39,6 +40,7 @@ _HOMES: Mapping[str, str] = {
 }
 
 __all__ = [
+    "Buffers",
     "Clusters",
     "DetectorError",
     "Mammogram",

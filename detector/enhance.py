@@ -8,7 +8,9 @@ than the noise: half the memory to go through, and twice the pixels in each inst
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import cv2
@@ -20,6 +22,7 @@ from detector.records import (
     BoolImage,
     Box,
     BreastRegion,
+    Buffers,
     Detail,
     FloatImage,
     GreySteps,
@@ -33,6 +36,9 @@ from detector.settings import EnhanceSettings
 
 _Picture = TypeVar("_Picture", FloatImage, StepImage)
 
+Take = Callable[[str, tuple[int, ...]], StepImage]
+"""Gives memory for a picture by name and shape."""
+
 STEPS, MOST_STEPS = 16384, 32000
 """Steps that the breast's range of grey levels is divided into, and most that there are (16 bits): noise of 0.5 % of
 the range, as on low-noise images, is 80 of them, and rounding adds a tenth of a thousandth to its variance."""
@@ -40,6 +46,9 @@ the range, as on low-noise images, is 80 of them, and rounding adds a tenth of a
 LOWEST, HIGHEST = -8.0, 128.0
 """How far below and above its darkest, in ranges of the breast, values are told apart; where anything is far brighter
 than the breast, steps are coarser. In pictures of even blocks the range is no more than the noise."""
+
+STRIP_ROWS = 64
+"""Rows that are looked through together: half a megabyte of most images."""
 
 MULTIPLE_PX = 64
 """The box is padded to multiples of this, so that each level halves exactly and flips keep the sampling."""
@@ -54,13 +63,14 @@ MEAN_ABSOLUTE_TO_SIGMA = math.sqrt(math.pi / 2)
 
 
 N_GREYS = 24
-"""Groups of like grey in which noise is taken as one."""
-
-FEWEST_CELLS = 32
-"""Cells of breast under which noise is one number."""
+"""Groups of like grey in which noise is taken as one; with fewer cells of breast it is one number altogether."""
 
 SMALLEST_LEVEL = 32
 """Cells a side under which an image is not halved further."""
+
+ALMOST_TWO = 1.999
+"""Ratio of scale to cells from which a level is halved, but for `CELLS_OF_SCALE`: where pixels and scales are multiples
+of one another rounding must not decide."""
 
 CELLS_OF_SCALE = 0.75
 """Standard deviation in cells of a level from which it can carry a scale: the sampled Gaussian then loses under 1 %."""
@@ -88,7 +98,9 @@ TINY = 1e-12
 """Least noise, for images that have none."""
 
 
-def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: EnhanceSettings) -> Detail:
+def enhance_detail(
+    mammogram: Mammogram, breast: BreastRegion, settings: EnhanceSettings, buffers: Buffers | None = None
+) -> Detail:
     """Remove the background, respond to blobs of every scale, and measure the noise of each response.
 
     Parameters
@@ -96,6 +108,8 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     mammogram : Mammogram
     breast : BreastRegion
     settings : EnhanceSettings
+    buffers : Buffers, optional
+        What the finest level's pictures are written to; the Detail then lasts until these are used again.
 
     Returns
     -------
@@ -105,35 +119,35 @@ def enhance_detail(mammogram: Mammogram, breast: BreastRegion, settings: Enhance
     if breast.is_empty:
         return _no_detail(mammogram, breast)
     pixel_mm = mammogram.pixel_mm
-    stepped, steps = _in_steps(mammogram.pixels[breast.box.slices], breast.grey_range)
-    plain = _padded(stepped)
+    take: Take = functools.partial((buffers or Buffers()).take, dtype=np.int16)
+    plain, steps = _in_steps(mammogram.pixels[breast.box.slices], breast.grey_range, take)
     smooth_px = _missing_blur(settings, pixel_mm)
-    image = _blur(plain, smooth_px) if smooth_px else plain
-    cells = _Cells(breast, image)
-    levels, bands = [_level(image, 1, breast.box)], []
+    image, _ = _blur_to(plain, 0.0, smooth_px, 1, take("image 0", plain.shape))
+    cells = _Cells(breast, half := _halved(image))
+    levels, bands = [_level(image, half, 1, breast.box, take("tophat 0", plain.shape))], list[Band]()
     # how far `current` is blurred, as a standard deviation in pixels; a pixel is itself a mean over its square
     step_px, blurred_px, current = 1, math.hypot(smooth_px, PIXEL_BLUR), image
     for scale_mm in _scales(settings, pixel_mm):
         scale_px = scale_mm / pixel_mm
-        # just under 2: where pixels and scales are multiples of one another rounding must not decide
-        while scale_px > 1.999 * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
-            current, plain, step_px = _halved(current), _halved(plain), 2 * step_px
+        while scale_px > ALMOST_TWO * step_px * CELLS_OF_SCALE and min(current.shape) >= 2 * SMALLEST_LEVEL:
+            current, step_px = _halved(current), 2 * step_px
+            half = half if half.shape == current.shape else _halved(half)
             blurred_px = math.hypot(blurred_px, step_px / 4)
-        inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px)
+        canvas, wider = (take(f"{name} {len(bands)}", current.shape) for name in ("response", "outer"))
+        inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px, canvas)
         if levels[-1].step_px != step_px:
-            blur = max(_missing_blur(settings, step_px * pixel_mm), LEAST_BLUR)
-            levels.append(_level(_blur(plain, blur), step_px, breast.box))
-        current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px)
-        # what is not asked again makes room for the response: fresh memory takes longer than the difference
-        response = np.subtract(inner, current, out=None if inner is image else inner)
-        window_px = max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm
-        noise = cells.noise(cells.mean_size(response, step_px), window_px)
+            wanted = max(_missing_blur(settings, step_px * pixel_mm), LEAST_BLUR)
+            canvases = [take(f"{name} {len(levels)}", half.shape) for name in ("image", "tophat")]
+            smooth, _ = _blur_to(half, smooth_px, wanted * step_px, step_px, canvases[0])
+            levels.append(_level(smooth, _halved(smooth), step_px, breast.box, canvases[1]))
+        current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px, wider)
+        response = np.subtract(inner, current, out=canvas)
+        noise = cells.noise(cells.mean_size(response, step_px), max(settings.noise_window_mm, 4 * scale_mm) / pixel_mm)
         bands.append(Band(scale_mm, len(levels) - 1, response, noise))
-    fine = cells.mean(_fine_detail(image, pixel_mm, cells.group(1)), 1) / DETAIL_BY_NOISE
     return Detail(
         levels=tuple(levels),
         bands=tuple(bands),
-        noise=cells.noise(fine, settings.noise_window_mm / pixel_mm),
+        noise=cells.noise(cells.fine_detail(image, pixel_mm), settings.noise_window_mm / pixel_mm),
         grey_level=min(range(len(levels)), key=lambda i: abs(math.log(levels[i].step_px * pixel_mm / GREY_MM))),
         coherence=cells.coherence(levels, 1.0 / pixel_mm),
         steps=steps,
@@ -150,7 +164,7 @@ def _no_detail(mammogram: Mammogram, breast: BreastRegion) -> Detail:
     return Detail((), (), no_noise, 0, nothing, steps, 1, mammogram.pixel_mm, breast.box, mammogram.pixels.shape)
 
 
-def _in_steps(pixels: FloatImage, grey_range: tuple[float, float]) -> tuple[StepImage, GreySteps]:
+def _in_steps(pixels: FloatImage, grey_range: tuple[float, float], take: Take) -> tuple[StepImage, GreySteps]:
     """Return grey levels in steps that divide the breast's range finely, and reach up to the brightest of the box.
 
     Parameters
@@ -158,50 +172,39 @@ def _in_steps(pixels: FloatImage, grey_range: tuple[float, float]) -> tuple[Step
     pixels : ndarray of float32, shape (rows, cols)
         The breast's box.
     grey_range : tuple of float
+    take : Take
 
     Returns
     -------
-    image : ndarray of int16, shape (rows, cols)
-        Rounded; what is darker than the first step is none, what is too bright the last.
+    image : ndarray of int16
+        Rounded; what is darker than the first step is none, what is too bright the last. The outermost pixels are
+        repeated to full multiples of `MULTIPLE_PX`.
     steps : GreySteps
     """
     low, span = grey_range[0], grey_range[1] - grey_range[0]
-    darkest, brightest, _, _ = cv2.minMaxLoc(pixels)
+    strips = [slice(start, start + STRIP_ROWS) for start in range(0, len(pixels), STRIP_ROWS)]
+    extremes = [cv2.minMaxLoc(pixels[strip])[:2] for strip in strips]
+    darkest, brightest = min(low for low, _ in extremes), max(high for _, high in extremes)
     start, end = max(darkest, low + LOWEST * span), min(brightest, low + HIGHEST * span)
     steps = GreySteps(start, max(span / STEPS, (end - start) / MOST_STEPS, TINY))
-    first, last = ((grey - steps.start) / steps.size for grey in (darkest, brightest))
-    # it looks for least and greatest by itself, and is still twice as fast as a weighted sum
-    image = np.empty(pixels.shape, np.int16)
-    cv2.normalize(pixels, image, first, last, cv2.NORM_MINMAX, cv2.CV_16S)
-    return np.maximum(image, 0) if first < 0 else image, steps
+    rows, cols = pixels.shape
+    image = take("steps", (rows + -rows % MULTIPLE_PX, cols + -cols % MULTIPLE_PX))
+    inside = image[:rows, :cols]
+    for strip, ends in zip(strips, extremes, strict=True):
+        # it looks for both ends by itself, and is faster than a weighted sum all the same
+        first, last = ((end - steps.start) / steps.size for end in ends)
+        cv2.normalize(pixels[strip], inside[strip], first, last, cv2.NORM_MINMAX, cv2.CV_16S)
+    if darkest < start:
+        np.maximum(inside, 0, out=inside)
+    image[:rows, cols:] = image[:rows, cols - 1 : cols]
+    image[rows:] = image[rows - 1]
+    return image, steps
 
 
 def _missing_blur(settings: EnhanceSettings, cell_mm: float) -> float:
     """Return the Gaussian, in cells, that blurs cells as much as wanted; 0 where they are about that wide."""
     missing = math.sqrt(max((settings.smoothing_mm / cell_mm) ** 2 - PIXEL_BLUR**2, 0.0))
     return missing if missing > 0.3 else 0.0
-
-
-def _fine_detail(image: StepImage, pixel_mm: float, group: int) -> FloatImage:
-    """Return how far pixels are from the mean of four others `DETAIL_MM` away.
-
-    Of each `group` rows only the middle ones are read.
-    """
-    away = max(1, round(DETAIL_MM / pixel_mm))
-    rows = _middle_rows(np.arange(len(image)), group).ravel()
-    last = len(image) - 1
-    # unsigned, two of them can be added; a mean of two is a step low at most
-    grey = image.view(np.uint16)
-    around = grey[np.abs(rows - away)]
-    around += grey[last - np.abs(last - rows - away)]
-    around >>= 1
-    here = np.asarray(cv2.copyMakeBorder(grey[rows], 0, 0, away, away, cv2.BORDER_REFLECT_101), np.uint16)
-    beside = here[:, : -2 * away] + here[:, 2 * away :]
-    beside >>= 1
-    around += beside
-    around >>= 1
-    detail = np.subtract(here[:, away:-away].view(np.int16), around.view(np.int16))
-    return np.asarray(np.abs(detail, out=detail), np.float32)
 
 
 def _middle_rows(rows: NDArray[Any], group: int) -> NDArray[Any]:
@@ -217,27 +220,21 @@ def _scales(settings: EnhanceSettings, pixel_mm: float) -> list[float]:
     return [scale for scale in ladder if scale >= 0.599 * pixel_mm]
 
 
-def _padded(inside: StepImage) -> StepImage:
-    """Return the box, its pixels repeated beyond its border to full multiples."""
-    rows, cols = inside.shape
-    if rows % MULTIPLE_PX == 0 and cols % MULTIPLE_PX == 0:
-        return inside
-    border = (0, -rows % MULTIPLE_PX, 0, -cols % MULTIPLE_PX)
-    return np.asarray(cv2.copyMakeBorder(inside, *border, cv2.BORDER_REPLICATE), np.int16)
-
-
-def _blur(image: _Picture, sigma: float) -> _Picture:
+def _blur(image: _Picture, sigma: float, canvas: _Picture | None = None) -> _Picture:
     """Return the Gaussian blur, cut at about three standard deviations, of the picture's type."""
-    size = 2 * max(1, round(3 * sigma)) + 1
-    return np.asarray(cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REPLICATE), image.dtype)
+    size = (2 * max(1, round(3 * sigma)) + 1,) * 2
+    blurred = cv2.GaussianBlur(image, size, sigma, dst=canvas, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(blurred, image.dtype)
 
 
-def _blur_to(image: StepImage, blurred_px: float, wanted_px: float, step_px: int) -> tuple[StepImage, float]:
+def _blur_to(
+    image: StepImage, blurred_px: float, wanted_px: float, step_px: int, canvas: StepImage
+) -> tuple[StepImage, float]:
     """Return the image blurred from one standard deviation to a larger one, both in pixels, and the larger."""
     missing = math.sqrt(max(wanted_px**2 - blurred_px**2, 0.0)) / step_px
     if missing < 0.2:
         return image, max(blurred_px, wanted_px)
-    return _blur(image, missing), wanted_px
+    return _blur(image, missing, canvas), wanted_px
 
 
 def _halved(image: StepImage) -> StepImage:
@@ -246,44 +243,44 @@ def _halved(image: StepImage) -> StepImage:
     return np.asarray(cv2.resize(image, (cols // 2, rows // 2), interpolation=cv2.INTER_AREA), np.int16)
 
 
-def _level(image: StepImage, step_px: int, box: Box) -> Level:
-    """Return a level with its top-hat: over an opening taken one octave coarser, where it is sixteen times cheaper."""
-    rows, cols = image.shape
-    opened = _halved(image)
+def _level(image: StepImage, half: StepImage, step_px: int, box: Box, canvas: StepImage) -> Level:
+    """Return a level with its top-hat: over the opening of its half, where that is sixteen times cheaper."""
+    (rows, cols), opened = image.shape, half
     for step, elements in ((cv2.erode, OPENING), (cv2.dilate, OPENING[::-1])):
         for element in elements:
             opened = np.asarray(step(opened, element, borderType=cv2.BORDER_REPLICATE), np.int16)
-    background = np.asarray(cv2.resize(opened, (cols, rows), interpolation=cv2.INTER_LINEAR), np.int16)
+    background = np.asarray(cv2.resize(opened, (cols, rows), canvas, interpolation=cv2.INTER_LINEAR), np.int16)
     shift = (step_px - 1) / 2
     tophat = np.subtract(image, background, out=background)
     return Level(image, tophat, step_px, (box.row_start + shift, box.col_start + shift))
 
 
-def _middle(values: FloatImage) -> np.float32:
-    """Return the middle one of values by size, of two the greater."""
-    return np.float32(np.partition(values, len(values) // 2)[len(values) // 2])
+def _middle(values: FloatImage) -> FloatImage:
+    """Return the middle one of the values along the last axis by size, of two the greater."""
+    middle = values.shape[-1] // 2
+    return np.asarray(np.partition(values, middle)[..., middle])
 
 
 class _Cells:
     """Statistics on cells of the padded box, twice as wide as the zone map's: a quarter of the noise's window."""
 
-    def __init__(self, breast: BreastRegion, image: StepImage) -> None:
+    def __init__(self, breast: BreastRegion, half: StepImage) -> None:
         self.step_px = 2 * breast.step_px
-        self.size = (image.shape[0] // self.step_px, image.shape[1] // self.step_px)
-        self.grey = self.mean(image, 1)
+        self.size = (2 * half.shape[0] // self.step_px, 2 * half.shape[1] // self.step_px)
+        self.grey = self.mean(half, 2)
         self.inside = self._inside(breast)
+        self.weight = self.inside.astype(np.float32)
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
         order = np.argsort(greys)
-        self.by_grey = np.flatnonzero(self.inside)[order]
-        ends = np.unique(np.linspace(0, len(greys), N_GREYS + 1).astype(np.int64))
-        self.splits = ends[1:-1]
-        centres = greys[order[(ends[:-1] + ends[1:]) // 2]].astype(np.float64) if len(greys) else np.zeros(1)
-        self.centres, self.weight = centres, self.inside.astype(np.float32)
+        self.each = len(greys) // N_GREYS
+        starts = np.linspace(0, len(greys), N_GREYS, endpoint=False).astype(np.int64)
+        self.groups = np.flatnonzero(self.inside)[order][starts[:, None] + np.arange(self.each)]
+        self.centres = greys[order[starts + self.each // 2]].astype(np.float64) if self.each else np.zeros(1)
         # where each cell lies between two groups: what `numpy.interp` would seek anew for each band
-        place = np.interp(self.grey, centres, np.arange(len(centres))).astype(np.float32)
+        place = np.interp(self.grey, self.centres, np.arange(len(self.centres))).astype(np.float32)
         self.darker = place.astype(np.intp)
-        self.brighter = np.minimum(self.darker + 1, len(centres) - 1)
+        self.brighter = np.minimum(self.darker + 1, len(self.centres) - 1)
         self.share_of_brighter = place - self.darker.astype(np.float32)
         self.shares: dict[float, FloatImage] = {}
 
@@ -294,7 +291,10 @@ class _Cells:
         part = breast.zones[row : row + 2 * rows, col : col + 2 * cols]
         inside = np.zeros((2 * rows, 2 * cols), np.bool_)
         inside[: part.shape[0], : part.shape[1]] = (part & (Zone.BREAST | Zone.EDGE)) == Zone.BREAST
-        return np.asarray(inside.reshape(rows, 2, cols, 2).sum(axis=(1, 3)) >= 2, np.bool_)
+        # sums along short axes take several times as long
+        number = inside.view(np.uint8)
+        number = number[::2] + number[1::2]
+        return np.asarray(number[:, ::2] + number[:, 1::2] >= 2, np.bool_)
 
     def group(self, step_px: int) -> int:
         """Return how many rows of a level are read together: those of a cell, at most 8."""
@@ -303,6 +303,27 @@ class _Cells:
     def mean_size(self, values: StepImage, step_px: int) -> FloatImage:
         """Return the mean absolute value over each cell, from a part of the rows where there are many."""
         return self.mean(np.abs(_middle_rows(values, self.group(step_px))).astype(np.float32), step_px)
+
+    def fine_detail(self, image: StepImage, pixel_mm: float) -> FloatImage:
+        """Return the noise of pixels over each cell, by how far they are from the mean of four others `DETAIL_MM` away.
+
+        From the middle two of each group of rows.
+        """
+        away = max(1, round(DETAIL_MM / pixel_mm))
+        rows = _middle_rows(np.arange(len(image)), self.group(1)).ravel()
+        last = len(image) - 1
+        # unsigned, two of them can be added; a mean of two is a step low at most
+        grey = image.view(np.uint16)
+        around = grey[np.abs(rows - away)]
+        around += grey[last - np.abs(last - rows - away)]
+        around >>= 1
+        here = np.asarray(cv2.copyMakeBorder(grey[rows], 0, 0, away, away, cv2.BORDER_REFLECT_101), np.uint16)
+        beside = here[:, : -2 * away] + here[:, 2 * away :]
+        beside >>= 1
+        around += beside
+        around >>= 1
+        detail = np.subtract(here[:, away:-away].view(np.int16), around.view(np.int16))
+        return self.mean(np.abs(detail, out=detail).astype(np.float32), 1) / DETAIL_BY_NOISE
 
     def mean(self, values: FloatImage | StepImage, step_px: int) -> FloatImage:
         """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""
@@ -317,11 +338,10 @@ class _Cells:
         The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
         that bright detail, clipped the second time, does not hide itself in its own noise.
         """
-        if np.count_nonzero(self.inside) < FEWEST_CELLS:
+        if not self.each:
             one = max(float(deviation.mean()), TINY)
             return Noise(np.zeros(1), np.full(1, one), np.ones(self.size, np.float32))
-        parts = np.split(deviation.ravel().take(self.by_grey), self.splits)
-        medians = np.array([_middle(part) for part in parts], np.float32)
+        medians = _middle(deviation.ravel().take(self.groups))
         floor = max(1e-3 * float(_middle(medians)), TINY)
         darker = medians.take(self.darker)
         rise = (medians.take(self.brighter) - darker) * self.share_of_brighter

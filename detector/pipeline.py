@@ -18,7 +18,7 @@ from detector.detect import detect_marks
 from detector.enhance import enhance_detail
 from detector.errors import NoPixelSpacing
 from detector.measure import measure_spots
-from detector.records import BreastRegion, Mammogram, Reading, SpacingSource
+from detector.records import BreastRegion, Buffers, Mammogram, Reading, SpacingSource
 from detector.settings import Settings
 
 PLAUSIBLE_BREAST_CM2 = (8.0, 700.0)
@@ -27,13 +27,15 @@ PLAUSIBLE_BREAST_CM2 = (8.0, 700.0)
 _LIBRARIES = ("microcalcification-detector", "numpy", "scipy", "opencv-python")
 
 
-def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
+def analyse(mammogram: Mammogram, settings: Settings | None = None, buffers: Buffers | None = None) -> Reading:
     """Find, measure, judge and group the bright spots of one mammogram.
 
     Parameters
     ----------
     mammogram : Mammogram
     settings : Settings, optional
+    buffers : Buffers, optional
+        Memory that serves image after image, but one at a time; without it each image takes its own.
 
     Returns
     -------
@@ -52,9 +54,9 @@ def analyse(mammogram: Mammogram, settings: Settings | None = None) -> Reading:
     breast = find_breast(mammogram, settings.breast)
     _check_given_spacing(mammogram, breast)
     lap("breast")
-    detail = enhance_detail(mammogram, breast, settings.enhance)
+    detail = enhance_detail(mammogram, breast, settings.enhance, buffers)
     lap("enhance")
-    marks = detect_marks(detail, breast, settings.detect)
+    marks = detect_marks(detail, breast, settings.detect, buffers)
     lap("detect")
     spots, evidence, outlines = measure_spots(mammogram, breast, detail, marks)
     lap("measure")

@@ -235,11 +235,15 @@ class AssessSettings:
     """How `assess` ranks clusters and flags them."""
 
     review_suspicion: float = _knob(
-        0.32, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
+        0.34, "", (0, 1), "suspicion from which a cluster is flagged", "phantoms of known forms"
     )
     high_suspicion: float = _knob(0.65, "", (0, 1), "suspicion shown as high", "phantoms of known forms")
     min_confidence: float = _knob(
-        0.8, "", (0, 1), "lowest cluster confidence of a flag", "few phantoms without calcium are flagged (ACCURACY.md)"
+        0.85,
+        "",
+        (0, 1),
+        "lowest cluster confidence of a flag",
+        "few phantoms without calcium are flagged (ACCURACY.md)",
     )
     min_confidence_high: float = _knob(
         0.5,

@@ -27,7 +27,14 @@ from detector.classify.judge import WEIGHTS, Judge
 from detector.errors import DetectorError
 from detector.evaluate import figures
 from detector.evaluate.datasets import read_mini_mias
-from detector.evaluate.froc import draw_curves, flagged_cases, image_roc, score_clusters, sensitivities
+from detector.evaluate.froc import (
+    draw_curves,
+    flagged_cases,
+    image_confidence,
+    image_roc,
+    score_clusters,
+    sensitivities,
+)
 from detector.evaluate.marks import add_zones
 from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
@@ -309,10 +316,11 @@ def mini_mias_block(plan: Plan) -> str:
         rows.append({"operating point": point} | _mias_row(pairs))
     cases = [_told(row) for row in flagged_cases(pairs)]
     n_marks = sum(len(t.marks) for t in truths)
-    known = f"{len(truths)} images, {n_marks} marked groups; mdb212's circle is misplaced, its label alone counts."
+    known = f"{len(truths)} images, {n_marks} marked groups; mdb212, whose circle lies on the background, is left out."
     parts = [
         f"{known} Judge: {Judge.load().digest[:12]}. Groups found by R3 per view at given false groups an image, with "
-        "Wilson's 95 % interval; area under the curve of whole images by their highest confidence of a group.",
+        "Wilson's 95 % interval; area under the curve of whole images by their highest confidence of a group, and by "
+        "their highest suspicion.",
         markdown(rows),
         "**Flagged cases** at `balanced`.",
         markdown(cases),
@@ -367,8 +375,14 @@ def _mias_row(pairs: Sequence[Pair]) -> Row:
     rates = (0.1, *figures.CLUSTER_RATES)
     found = sensitivities(score_clusters(pairs), "image", rates)
     row: Row = {f"{rate:g} per image": f"{e.k} of {e.n}, {_interval(e)}" for rate, e in zip(rates, found, strict=True)}
-    auc = image_roc(pairs).auc
-    return row | {"area under the curve": f"{auc.value:.2f}, {_interval(auc)}"}
+    for name, value in (("area by confidence", image_confidence), ("area by suspicion", _image_suspicion)):
+        auc = image_roc(pairs, value).auc
+        row[name] = f"{auc.value:.2f}, {_interval(auc)}"
+    return row
+
+
+def _image_suspicion(findings: Findings) -> float:
+    return float(findings.clusters.suspicion.max(initial=0.0))
 
 
 def _interval(estimate: Estimate) -> str:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.enhance import MULTIPLE_PX, enhance_detail
-from detector.records import BoolImage, BreastRegion, Detail, Mammogram, Noise, Where, sample_bilinear
+from detector.records import BoolImage, BreastRegion, Detail, Mammogram, Noise, Places, Where
 from detector.settings import BreastSettings, EnhanceSettings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small
 
@@ -207,9 +207,9 @@ def test_a_blob_answers_most_at_its_own_scale(scale_mm: float) -> None:
     _, detail = detail_of(as_mammogram(framed(blob + 2 * white(8))))
     answers = [
         float(
-            sample_bilinear(
-                b.response, *(detail.levels[b.level].to_cells(np.array([p]), i) for i, p in ((0, 384.0), (1, 200.0)))
-            )[0]
+            Places.at(
+                *(detail.levels[b.level].to_cells(np.array([p]), i) for i, p in ((0, 384.0), (1, 200.0)))
+            ).bilinear(b.response)[0]
         )
         for b in detail.bands
     ]
@@ -275,7 +275,30 @@ def test_bilinear_sampling_is_that_of_scipy(rows: int, cols: int, seed: int) -> 
     row, col = rng.uniform(-3, rows + 3, (5, 4)), rng.uniform(-3, cols + 3, (5, 4))
     row[0], col[1] = np.rint(row[0]), np.rint(col[1])
     slow = ndimage.map_coordinates(image, [row, col], order=1, mode="nearest")
-    np.testing.assert_allclose(sample_bilinear(image, row, col), slow, atol=1e-3)
+    np.testing.assert_allclose(Places.at(row, col).bilinear(image), slow, atol=1e-3)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
+def test_the_nearest_pixel_is_that_of_scipy(rows: int, cols: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 100, (rows, cols)).astype(np.float32)
+    row, col = rng.uniform(-3, rows + 3, (5, 4)), rng.uniform(-3, cols + 3, (5, 4))
+    np.testing.assert_array_equal(
+        Places.at(row, col).nearest(image), ndimage.map_coordinates(image, [row, col], order=0, mode="nearest")
+    )
+
+
+@given(st.integers(1, 24), st.integers(0, 999))
+def test_noise_is_read_as_by_interpolation(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    known, sigma = np.sort(rng.uniform(0, 16000, n)), rng.uniform(20, 200, n)
+    grey = rng.uniform(-100, 17000, (6, 50)).astype(np.float32)
+    noise = Noise(known, sigma, np.full((3, 4), 2.0, np.float32))
+    found = noise.at(Where(grey, np.zeros(grey.shape), np.zeros(grey.shape)))
+    # within half a step of grey, of which there are over a thousand
+    steepest = np.abs(np.diff(sigma) / np.diff(known)).max(initial=0)
+    off = np.abs(found / 2 - np.interp(grey, known, sigma))
+    assert off.max() <= (0.5 * np.ptp(known) / 1023 + 0.01) * steepest + 1e-9
 
 
 def test_without_a_breast_there_is_no_detail() -> None:

@@ -19,7 +19,7 @@ from skimage import measure
 from detector.measure.border import Border, Foreground, trace_borders
 from detector.measure.evidence import _brightest
 from detector.measure.form import Form, measure_form
-from detector.records import BoolImage, Box, FloatImage, Kind, Marks, Seeds
+from detector.records import EDGE_MM, BoolImage, Box, FloatImage, Kind, Marks, Seeds
 from tests.rooms import GROUPS, as_mammogram, phantom, rooms_of, small, through_rooms
 
 Floats = NDArray[np.float64]
@@ -361,3 +361,30 @@ def test_evidence_is_a_number_for_every_spot() -> None:
 def test_nothing_found_is_empty_tables() -> None:
     rooms = through_rooms(as_mammogram(np.zeros((300, 300))))
     assert len(rooms.measured) == len(rooms.measured_outlines) == len(rooms.evidence.values) == 0
+
+
+def test_edges_are_the_falls_across_the_sides_of_an_outline() -> None:
+    """Against a loop over pixels and sides, on spots without holes, whose sides are all on the outer border."""
+    rooms = rooms_of(1, small(*GROUPS))
+    marks, detail, evidence = rooms.marks, rooms.detail, rooms.evidence
+    image, reach = detail.levels[0].image.astype(np.float64), round(EDGE_MM / detail.pixel_mm)
+    noise = detail.noise_at(marks.seeds.row_px, marks.seeds.col_px)
+    masks = [marks.labels == label for label in range(1, len(noise) + 1)]
+    whole = np.flatnonzero([np.array_equal(ndimage.binary_fill_holes(mask), mask) for mask in masks])
+    assert len(whole) > 30
+    for one in whole:
+        falls: dict[tuple[int, int], list[float]] = {(-1, 0): [], (0, 1): [], (1, 0): [], (0, -1): []}
+        for row, col in np.argwhere(marks.labels == one + 1).tolist():
+            for (down, right), found in falls.items():
+                if marks.labels[row + down, col + right] != one + 1:
+                    inner = image[row - (reach - 1) * down, col - (reach - 1) * right]
+                    found.append(inner - image[row + reach * down, col + reach * right])
+        each = np.concatenate(list(falls.values()))
+        expected = {"sigma": each.mean(), "spread": each.std(), "weakest": min(map(np.mean, falls.values()))}
+        for name, value in expected.items():
+            assert evidence.column(f"outline_{name}")[one] == pytest.approx(value / noise[one], rel=1e-4, abs=1e-4)
+        edge = marks.seeds.edge[one] if np.isfinite(marks.seeds.edge[one]) else each.mean()
+        assert evidence.column("edge_sigma")[one] == pytest.approx(edge / noise[one], rel=1e-4, abs=1e-4)
+        assert evidence.column("edge_share")[one] == pytest.approx(edge / marks.seeds.height[one], rel=1e-4, abs=1e-4)
+    # of the coarse ones those along rays are known
+    assert np.isfinite(marks.seeds.edge[whole]).any() and np.isnan(marks.seeds.edge[whole]).any()

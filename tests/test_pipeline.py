@@ -17,7 +17,7 @@ from detector.assess import assess_clusters
 from detector.cluster import cluster_spots
 from detector.evaluate.phantoms import Group, Recipe, Truth
 from detector.pipeline import analyse, regroup
-from detector.records import Clusters, Distribution, Kind, Mammogram, Morphology, Reading, Shape, Spots, Table
+from detector.records import Buffers, Clusters, Distribution, Kind, Mammogram, Morphology, Reading, Shape, Spots, Table
 from detector.settings import Settings
 from tests.rooms import GROUPS, SMALL, as_mammogram, like, phantom, reading_of, rooms_of, small
 
@@ -324,6 +324,16 @@ def test_the_same_image_gives_the_same_bytes_again() -> None:
     recipe = small(*GROUPS)
     first, again = reading_of(1, recipe), analyse(phantom(1, recipe)[0])
     assert first.to_json() == again.to_json()
+
+
+def test_buffers_used_again_change_nothing() -> None:
+    """Larger and smaller images one after another, more and fewer spots, with and without memory of their own."""
+    images = [phantom(1, small(*GROUPS))[0], phantom(2, SMALL)[0], as_mammogram(plain())]
+    buffers = Buffers()
+    again = [analyse(image, buffers=buffers) for image in (*images, *images[::-1])]
+    own = [analyse(image) for image in images]
+    for one, other in zip(again, (*own, *own[::-1]), strict=True):
+        assert dataclasses.replace(one, seconds={}).to_json() == dataclasses.replace(other, seconds={}).to_json()
 
 
 def test_an_image_is_never_changed() -> None:

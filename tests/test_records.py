@@ -169,6 +169,11 @@ def test_replace_leaves_the_old_table_as_it_was() -> None:
     assert changed.confidence.tolist() == [0.1, 0.2]
     assert np.isnan(spots.confidence).all()
     assert changed != spots
+    assert not changed.confidence.flags.writeable
+    with pytest.raises(ValueError, match="has 3 rows, not 2"):
+        spots.replace(confidence=[0.1, 0.2, 0.3])
+    with pytest.raises(TypeError, match="no column no_such_column"):
+        spots.replace(no_such_column=[1, 2])
 
 
 def test_columns_of_unequal_length_or_shape_are_refused() -> None:

@@ -17,14 +17,14 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.batch.ledger import ANALYSED, SKIPPED, Finished, Rows
 from detector.errors import NotAMammogram, ReadError, explain_missing
 from detector.export.files import file_stem, printable, reading_name
 from detector.export.tables import cluster_rows, image_row, spot_rows
-from detector.records import Identity, Kind, Mammogram, Reading
+from detector.records import Buffers, Identity, Kind, Mammogram, Reading
 from detector.settings import Settings
 
 PARTIAL = ".partial"
@@ -124,9 +124,10 @@ class Outcome(Finished):
 
 @dataclass(frozen=True)
 class FileWork:
-    """What the workers of a run do, as `pool.Work`."""
+    """What the workers of a run do, as `pool.Work`, each with buffers of its own."""
 
     plan: Plan
+    buffers: Buffers = field(default_factory=Buffers)
 
     def prepare(self) -> str:
         """Import what the tasks need, and keep it to one thread; say what is missing."""
@@ -134,14 +135,14 @@ class FileWork:
 
     def __call__(self, task: Task, /) -> Outcome:
         """Do one file."""
-        return process_file(self.plan, task)
+        return process_file(self.plan, task, self.buffers)
 
 
 class ResultsNotWritten(Exception):
     """The result folder refuses; no other file will fare better."""
 
 
-def process_file(plan: Plan, task: Task) -> Outcome:
+def process_file(plan: Plan, task: Task, buffers: Buffers) -> Outcome:
     """Do all that is due for one file; whatever is wrong with it becomes part of the outcome.
 
     Raises
@@ -150,7 +151,7 @@ def process_file(plan: Plan, task: Task) -> Outcome:
         For the caller to try again with more room.
     """
     try:
-        return _process(plan, task)
+        return _process(plan, task, buffers)
     except NotAMammogram as error:
         return Outcome(status=SKIPPED, message=_without_path(error, task))
     except ReadError as error:
@@ -172,9 +173,9 @@ REFUSED = "refused"
 """Status of an outcome whose results could not be written."""
 
 
-def _process(plan: Plan, task: Task) -> Outcome:
+def _process(plan: Plan, task: Task, buffers: Buffers) -> Outcome:
     seconds: dict[str, float] = {}
-    reading, mammogram = _reading_of(plan, task, seconds)
+    reading, mammogram = _reading_of(plan, task, buffers, seconds)
     text = reading.to_json()
     drawn: list[tuple[str, bytes]] = []
     if mammogram is not None:
@@ -199,7 +200,9 @@ def _process(plan: Plan, task: Task) -> Outcome:
     )
 
 
-def _reading_of(plan: Plan, task: Task, seconds: dict[str, float]) -> tuple[Reading, Mammogram | None]:
+def _reading_of(
+    plan: Plan, task: Task, buffers: Buffers, seconds: dict[str, float]
+) -> tuple[Reading, Mammogram | None]:
     """Return the Reading of a file, saved or new, and the mammogram if pictures are due."""
     from detector.pipeline import analyse, regroup
 
@@ -213,7 +216,7 @@ def _reading_of(plan: Plan, task: Task, seconds: dict[str, float]) -> tuple[Read
     if saved is not None and mammogram.identity.sha256 == task.sha256:
         return saved, mammogram
     # the file is new, or its size and time have deceived
-    reading = analyse(mammogram, plan.settings)
+    reading = analyse(mammogram, plan.settings, buffers)
     seconds |= reading.seconds
     return reading, mammogram if plan.draws else None
 

@@ -14,6 +14,9 @@ AIR_SHARES = (0.015, 0.06)
 """Least and greatest share of the grey range over the air's level at which breast begins: a digital detector's air is
 flat and dark fat must not be taken for it, a film's air is uneven."""
 
+N_BINS = 100
+"""Parts of the grey range that cells are counted in."""
+
 VALLEY_BINS, VALLEY_SHARE = 20, 0.25
 """Hundredths of the grey range over air's peak within which grey levels must fall to that share of it: skin thins over
 millimetres, so that hardly anything lies beside air; beside the peak of a view without air lies more tissue."""
@@ -68,7 +71,7 @@ def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
         Empty if all is of one grey.
     """
     over_air = _over_air(grey, usable).view(np.uint8)
-    bright = cv2.morphologyEx(over_air, cv2.MORPH_OPEN, _disc(STROKE_MM / cell_mm), borderType=cv2.BORDER_REPLICATE)
+    bright = cv2.morphologyEx(over_air, cv2.MORPH_OPEN, disc(STROKE_MM / cell_mm), borderType=cv2.BORDER_REPLICATE)
     n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     if n_labels < 2:
         return np.zeros(grey.shape, np.bool_)
@@ -91,12 +94,12 @@ def _over_air(grey: FloatImage, usable: BoolImage) -> BoolImage:
     low, high = (float(v) for v in np.percentile(values, [0.5, 99.0]))
     if not high > low:
         return nothing
-    counts, edges = np.histogram(values, bins=100, range=(low, high))
+    counts = cv2.calcHist([values], [0], None, [N_BINS], [low, high]).ravel()
     # air is a peak of the darker half with nearly nothing beside it; a view filled with breast has no such peak
-    peak = int(np.argmax(counts[:40]))
+    peak = int(np.argmax(counts[: N_BINS * 2 // 5]))
     valley = np.convolve(counts, np.ones(3) / 3, "same")[peak : peak + VALLEY_BINS].min()
     is_air = counts[peak] > 0.02 * values.size and valley < VALLEY_SHARE * counts[peak]
-    air = float(edges[peak]) if is_air else low
+    air = low + peak * (high - low) / N_BINS if is_air else low
     least, greatest = (share * (high - air) for share in AIR_SHARES)
     spread = 4 * float(np.std(values[values < air + greatest], dtype=np.float64)) if air + greatest > low else 0.0
     return np.asarray((grey > air + np.clip(spread, least, greatest)) & usable, np.bool_)
@@ -114,7 +117,7 @@ def _opened(mask: BoolImage, radius: float) -> BoolImage:
     return np.asarray(distance_to(distance_to(~mask) > radius) <= radius, np.bool_)
 
 
-def _disc(radius: float) -> NDArray[np.uint8]:
-    """Return a disc, symmetric under flips and turns, which OpenCV's own ellipses of several sizes are not."""
+def disc(radius: float) -> NDArray[np.uint8]:
+    """Return a disc of cells, symmetric under flips and turns, which OpenCV's own ellipses of several sizes are not."""
     offset = np.arange(-int(radius), int(radius) + 1)
     return (offset[:, None] ** 2 + offset**2 <= radius**2).astype(np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from detector.breast.area import distance_to
+from detector.breast.area import disc
 from detector.records import BoolImage, FloatImage
 
 STRAIGHT_SHARE = 0.25
@@ -95,25 +95,30 @@ def cut_cells(pixels: FloatImage, rim: BoolImage, step_px: int, least: float, fe
     ndarray of bool, shape of `rim`
     """
     cut = np.zeros(rim.shape, np.bool_)
-    row, col = np.nonzero(rim)
+    place = np.stack(np.nonzero(rim))
     reach = max(step_px, FEWEST_ACROSS_PX)
     across, along = np.arange(-reach, step_px + reach), np.arange(step_px)
-    for axis, (first, second) in enumerate(((across, along), (along, across))):
-        rows = np.clip(row[:, None] * step_px + first, 0, pixels.shape[0] - 1)
-        cols = np.clip(col[:, None] * step_px + second, 0, pixels.shape[1] - 1)
-        profile = pixels[rows[:, :, None], cols[:, None, :]].mean(axis=2 - axis)
-        steps = np.abs(profile[:, 2:] - profile[:, :-2])
-        sharp = steps.max(axis=1) > SHARP_SHARE * np.maximum(np.ptp(profile, axis=1), least)
-        line = (row, col)[axis] * step_px + steps.argmax(axis=1)
+    # a row of the image to the next, and a column
+    strides = (pixels.shape[1], 1)
+    for axis, other in ((0, 1), (1, 0)):
+        # pixels along the line by pixels across it by cell: numpy takes long to go round short axes within long ones
+        first, second = (
+            np.clip(place[one] * step_px + offset[:, None], 0, pixels.shape[one] - 1) * strides[one]
+            for one, offset in ((axis, across), (other, along))
+        )
+        profile = pixels.take(first + second[:, None]).mean(axis=0)
+        steps = np.abs(profile[2:] - profile[:-2])
+        sharp = steps.max(axis=0) > SHARP_SHARE * np.maximum(np.ptp(profile, axis=0), least)
+        line = place[axis] * step_px + steps.argmax(axis=0)
         n_on = np.bincount(line[sharp], minlength=int(line.max(initial=0)) + 2)
         n_near = n_on + np.append(n_on[1:], 0) + np.append(0, n_on[:-1])
-        cut[row, col] |= sharp & (n_near[line] >= fewest)
+        cut[tuple(place)] |= sharp & (n_near[line] >= fewest)
     return cut
 
 
 def near(cells: BoolImage, margin: float) -> BoolImage:
     """Return cells up to a distance, in cells, from true ones."""
-    return np.asarray(distance_to(cells) <= max(1.0, margin), np.bool_)
+    return np.asarray(cv2.dilate(cells.view(np.uint8), disc(max(1.0, margin))), np.bool_)
 
 
 def near_border(shape: tuple[int, ...], margin: float) -> BoolImage:

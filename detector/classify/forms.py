@@ -104,9 +104,10 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
     rod = (shape == Shape.DASH) & (smooth | (spots.length_mm >= LARGE_ROD_MM))
     rod &= np.minimum(spots.width_mm, spots.stroke_mm) >= settings.rod_width_mm
     rod &= spots.length_mm > settings.rod_length_mm
-    # a thin line that is bent or has arms is wide to the calipers, whatever shape it was told; a rim's wall is no line
+    # a thin line that is bent or has arms is wide to the calipers, whatever shape it was told, and no rod; a rim's wall
+    # is no line
     thin = (spots.stroke_mm < THIN_MM + OUTLINE_MM) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
-    macro = ((spots.width_mm >= settings.macro_width_mm) & ~thin) | rod
+    macro = ((spots.width_mm >= settings.macro_width_mm) | rod) & ~thin
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
     return np.where(np.isnan(spots.width_mm), Kind.UNKNOWN, kind).astype(np.int8)
 

@@ -80,19 +80,24 @@ class Trees:
         parts = [self._score(features[start : start + ROWS_AT_ONCE]) for start in range(0, len(features), ROWS_AT_ONCE)]
         return np.concatenate(parts) if parts else np.empty(0)
 
+    @functools.cached_property
+    def _questions(self) -> tuple[tuple[int, NDArray[np.intp], NDArray[np.float32]], ...]:
+        """Column by column, the nodes that ask it and their thresholds; without those that all spots go left at."""
+        feature, threshold = self.feature.ravel(), self.threshold.ravel()
+        asked = np.flatnonzero(np.isfinite(threshold))
+        by_column = ((column, asked[feature[asked] == column]) for column in np.unique(feature[asked]).tolist())
+        return tuple((column, nodes, threshold[nodes, None]) for column, nodes in by_column)
+
     def _score(self, features: NDArray[np.float32]) -> Floats:
         """Return the log odds of a few rows: all nodes of all trees are asked at once, and answered from the leaves up.
 
         The slow equivalent walks down tree by tree. Most nodes are asked in vain, but in whole rows of numbers.
         """
         n_trees, n_nodes = self.feature.shape
-        feature, threshold = self.feature.ravel(), self.threshold.reshape(-1, 1)
-        by_feature = np.argsort(feature, kind="stable")
-        ends = np.searchsorted(feature[by_feature], np.arange(features.shape[1] + 1))
-        right = np.empty((len(feature), len(features)), np.bool_)
-        for column, start, end in zip(np.ascontiguousarray(features.T), ends[:-1], ends[1:], strict=True):
-            nodes = by_feature[start:end]
-            right[nodes] = column > threshold[nodes]
+        right = np.zeros((n_trees * n_nodes, len(features)), np.bool_)
+        columns = np.ascontiguousarray(features.T)
+        for column, nodes, threshold in self._questions:
+            right[nodes] = columns[column] > threshold
         # 0 or 255 at each node
         ways = -right.view(np.uint8).reshape(n_trees, n_nodes, len(features))
         leaf, n_leaves = np.zeros((n_trees, n_nodes + 1, 1), np.uint8), 1

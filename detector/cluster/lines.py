@@ -179,6 +179,9 @@ def _track(ends: Floats, confidence: Floats, rows: NDArray[np.int64], sure: floa
     """Return which spots lie in the track that the pieces in some rows make; none if they make no track."""
     in_track = np.zeros(len(ends), np.bool_)
     is_sure = confidence[rows] >= sure
+    if np.count_nonzero(is_sure) < min(LEAST_PIECES, LEAST_SINGLE) // 2:
+        # whichever of them fit, their median is not
+        return in_track
     # the doubtful ones may be strands: the walls are sought without them first
     starts = [_double(ends[rows[is_sure]])] if LEAST_PIECES <= np.count_nonzero(is_sure) < len(rows) else []
     for first in (*starts, _double(ends[rows]), _fit(ends[rows])):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.borders import edge_steps
 from detector.detect.discs import find_discs
 from detector.detect.levels import coarsest_levels
-from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps
+from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps, strongest_regions
 from detector.detect.peaks import find_peaks
 from detector.detect.regions import Regions, grow_regions
-from detector.records import BoolImage, BreastRegion, Detail, Marks, Moments, Seeds
+from detector.records import BoolImage, BreastRegion, Buffers, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
 
 __all__ = ["detect_marks"]
@@ -30,7 +29,9 @@ WALL_SHARE = 0.6
 ring that is twice its thickness by its radius."""
 
 
-def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Marks:
+def detect_marks(
+    detail: Detail, breast: BreastRegion, settings: DetectSettings, buffers: Buffers | None = None
+) -> Marks:
     """Find blobs of all scales and the pixels over half height that belong to each.
 
     Peaks of the difference of Gaussians over the threshold are candidates. Around each the pixels over half of its
@@ -44,6 +45,8 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
     detail : Detail
     breast : BreastRegion
     settings : DetectSettings
+    buffers : Buffers, optional
+        What the label image is written to; the Marks then last until it is used again.
 
     Returns
     -------
@@ -54,18 +57,17 @@ def detect_marks(detail: Detail, breast: BreastRegion, settings: DetectSettings)
         return Marks(np.zeros((0, 0), np.uint16), np.empty(0, np.int32), Seeds.empty(), detail.box)
     seeds = find_peaks(detail, breast, settings)
     # one canvas throughout, since the first touch of so many pixels takes a while; it must hold discs as well
-    canvas = np.zeros(detail.levels[0].image.shape, np.uint16 if len(seeds) < 2**15 else np.uint32)
-    marks = resolve_overlaps(grow_regions(detail, seeds, settings), detail, canvas)
+    dtype = np.uint16 if len(seeds) < 2**15 else np.uint32
+    canvas = (buffers or Buffers()).take("labels", detail.levels[0].image.shape, dtype)
+    canvas.fill(0)
+    first = strongest_regions(grow_regions(detail, seeds, settings), detail, canvas)
     # what is found must not hang on the band that saw it
-    seeds = _measured(marks, detail)
-    other = _is_other_scale(seeds, marks.seeds)
-    regions = [_kept(marks, ~other), grow_regions(detail, seeds[other], settings), find_discs(detail, breast, settings)]
-    canvas.ravel()[marks.pixels] = 0
-    marks = resolve_overlaps(Regions.concatenate(regions), detail, canvas)
-    fine = np.flatnonzero(np.isnan(marks.seeds.edge))
-    edge = marks.seeds.edge.copy()
-    edge[fine] = edge_steps(detail, marks.seeds[fine], bounded=False)
-    return dataclasses.replace(marks, seeds=marks.seeds.replace(edge=edge))
+    seeds = _measured(first, canvas, detail)
+    other = _is_other_scale(seeds, first.seeds)
+    anew = grow_regions(detail, seeds[other], settings)
+    canvas.ravel()[first.pixel] = 0
+    regions = Regions.concatenate([first.only(~other), anew, find_discs(detail, breast, settings)])
+    return resolve_overlaps(regions, detail, canvas)
 
 
 def _is_other_scale(measured: Seeds, seen: Seeds) -> BoolImage:
@@ -74,33 +76,26 @@ def _is_other_scale(measured: Seeds, seen: Seeds) -> BoolImage:
     return np.asarray(moved | (np.abs(np.log(measured.scale_mm / seen.scale_mm)) > math.log(SAME_SCALE)), np.bool_)
 
 
-def _kept(marks: Marks, chosen: BoolImage) -> Regions:
-    """Return the regions of the chosen marks as they are."""
-    owner = marks.labels.ravel()[marks.pixels].astype(np.int32) - 1
-    return Regions(marks.seeds, owner, marks.pixels).only(chosen)
-
-
-def _measured(marks: Marks, detail: Detail) -> Seeds:
-    """Return the marks' seeds with the scale that answers best to what they are, and the level for it.
+def _measured(regions: Regions, canvas: NDArray[np.unsignedinteger[Any]], detail: Detail) -> Seeds:
+    """Return the regions' seeds with the scale that answers best to what they are, and the level for it.
 
     That is the scale of a disc of their area; of lines and of the walls of rims, of a disc as wide as they are. Coarse
-    ones that hold their own centre are moved there.
+    ones that hold their own centre are moved there. On the canvas their rows are painted, from 1.
     """
-    n, width = len(marks.seeds), marks.labels.shape[1]
-    labels = marks.labels.ravel()
-    spot = labels[marks.pixels] - 1
-    row, col = np.divmod(marks.pixels, width)
-    moments = Moments.of(row, col, spot, n)
-    scale_mm = _scales_px(np.bincount(spot, minlength=n), moments, WIDEST_LINE_MM / detail.pixel_mm) * detail.pixel_mm
+    n, width = len(regions.seeds), canvas.shape[1]
+    row, col = np.divmod(regions.pixel, width)
+    moments = Moments.of(row, col, regions.owner, n)
+    area = np.bincount(regions.owner, minlength=n)
+    scale_mm = _scales_px(area, moments, WIDEST_LINE_MM / detail.pixel_mm) * detail.pixel_mm
     scale_mm = np.maximum(scale_mm, detail.bands[0].scale_mm)
     row, col = (np.rint(place).astype(np.int64) for place in (moments.y, moments.x))
-    moved = (scale_mm >= LARGE_SCALE_MM) & (labels[row * width + col] == np.arange(1, n + 1))
-    row_px = np.where(moved, row + marks.box.row_start, marks.seeds.row_px)
-    col_px = np.where(moved, col + marks.box.col_start, marks.seeds.col_px)
-    return marks.seeds.replace(
+    moved = (scale_mm >= LARGE_SCALE_MM) & (canvas[row, col] == np.arange(1, n + 1))
+    row_px = np.where(moved, row + detail.box.row_start, regions.seeds.row_px)
+    col_px = np.where(moved, col + detail.box.col_start, regions.seeds.col_px)
+    return regions.seeds.replace(
         row_px=row_px,
         col_px=col_px,
-        threshold=marks.seeds.level_at(np.arange(n), row_px, col_px),
+        threshold=regions.seeds.level_at(np.arange(n), row_px, col_px),
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
         top=np.full(n, np.nan),

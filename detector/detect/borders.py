@@ -6,13 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.levels import by_level
-from detector.records import BoolImage, Detail, FloatImage, Level, Seeds
+from detector.records import EDGE_MM, BoolImage, Detail, FloatImage, Level, Places, Seeds
 
-RAY_SCALES, RAY_SAMPLES = 3.6, 10
+RAY_SCALES, RAY_SAMPLES = 3.6, 8
 """Length of the rays that look for the border, in scales (two and a half radii of a disc), and samples on each."""
-
-EDGE_MM = 0.12
-"""Distance from the outline at which its step is read: more than the blur of common systems (0.05 to 0.1 mm)."""
 
 REFINED_CELL_MM, WIDEST_MM = 0.21, 0.5
 """Largest cell on which a border is found finely enough, and the width about it in which the step is sought."""
@@ -43,11 +40,11 @@ def sample_rays(level: Level, row_px: Floats, col_px: Floats, away_px: Floats | 
     ndarray of float32, shape (..., 16)
     """
     away = np.asarray(away_px / level.step_px, np.float32)
-    row, col = (
-        level.to_cells(place, axis).astype(np.float32) + away * way.astype(np.float32)
-        for axis, (place, way) in enumerate(((row_px, SINE), (col_px, COSINE)))
-    )
-    return level.sample_cells(row, col)
+    places = Places((*away.shape[:-1], len(SINE)))
+    for axis, (place, cells, way) in enumerate(((row_px, places.row, SINE), (col_px, places.col, COSINE))):
+        np.multiply(away, way.astype(np.float32), out=cells)
+        np.add(cells, level.to_cells(place, axis).astype(np.float32), out=cells)
+    return level.sample_cells(places)
 
 
 def smoothed_around(values: FloatImage) -> FloatImage:
@@ -65,18 +62,17 @@ def edge_px(detail: Detail) -> float:
     return max(EDGE_MM / detail.pixel_mm, 1.0)
 
 
-def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
+def edge_steps(detail: Detail, seeds: Seeds) -> Floats:
     """Return the mean step of grey level across the border of each seed.
 
     Sixteen rays leave each seed. Where a ray falls to the outline's level, on the seed's own level of the pyramid, the
-    finest image is read a little inside and a little outside.
+    finest image is read a little inside and a little outside. No step counts more than the seed's own height: the rest
+    is that of a film's or the breast's edge.
 
     Parameters
     ----------
     detail : Detail
     seeds : Seeds
-    bounded : bool
-        Whether a step counts no more than the seed's own height: the rest is that of a film's or the breast's edge.
 
     Returns
     -------
@@ -88,8 +84,7 @@ def edge_steps(detail: Detail, seeds: Seeds, *, bounded: bool) -> Floats:
         chosen = seeds[rows]
         near, ends[rows] = _border_px(detail, level, chosen)
         border_px[rows] = _refined_px(detail, level, chosen, near)
-    most = seeds.height if bounded else np.full(len(seeds), np.inf)
-    return _mean_over(_steps(detail, seeds, border_px, most), ends)
+    return _mean_over(_steps(detail, seeds, border_px), ends)
 
 
 def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -> Floats:
@@ -128,7 +123,7 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, Bool
     return np.asarray((first[0] - 1 + share) * step_px, np.float64), ~inside[-1]
 
 
-def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Floats:
+def _steps(detail: Detail, seeds: Seeds, border_px: Floats) -> Floats:
     """Return, seed by ray, the steepest step near the border.
 
     A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
@@ -141,7 +136,7 @@ def _steps(detail: Detail, seeds: Seeds, border_px: Floats, most: Floats) -> Flo
         sample_rays(detail.levels[0], seeds.row_px[:, None], seeds.col_px[:, None], np.maximum(border + shift, 0))
         for shift in (-delta, delta)
     )
-    step = smoothed_around(np.minimum(inside - outside, most[:, None].astype(np.float32)))
+    step = smoothed_around(np.minimum(inside - outside, seeds.height[:, None].astype(np.float32)))
     return np.asarray(step.max(axis=0), np.float64)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, Level, Seeds, StepImage, sample_bilinear
+from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, Level, Places, Seeds, StepImage
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -107,7 +107,8 @@ def _tops(detail: Detail, seeds: Seeds) -> Floats:
                 zip((seeds.row_px, seeds.col_px), (NINE_ROWS, NINE_COLS), level.image.shape, strict=True)
             )
         )
-        highest = np.sort(level.image[row, col], axis=0)[: -1 - MOST_UPPER : -1]
+        around = level.image.ravel().take(row * level.image.shape[1] + col)
+        highest = np.sort(around, axis=0)[: -1 - MOST_UPPER : -1]
         # the last one counts by its part, so that a scale a little larger changes the mean a little
         share = np.clip(n_upper[rows] - np.arange(MOST_UPPER)[:, None], 0, 1)
         top[rows] = (highest * share).sum(axis=0) / n_upper[rows]
@@ -133,11 +134,13 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     level = detail.levels[band.level]
     away = np.linspace(-0.5, 0.5, LINE_PLACES) * (LINE_MM / detail.pixel_mm / level.step_px)
     angle = np.arange(LINE_DIRECTIONS)[:, None] * (np.pi / LINE_DIRECTIONS)
-    row, col = (
-        level.to_cells(place, axis).astype(np.float32)[:, None, None] + (away * way(angle)).astype(np.float32)
-        for axis, (place, way) in enumerate(((seeds.row_px, np.sin), (seeds.col_px, np.cos)))
-    )
-    response = sample_bilinear(band.response, row, col)
+    places = Places((len(seeds), LINE_DIRECTIONS, LINE_PLACES))
+    for axis, (place, cells, way) in enumerate(
+        ((seeds.row_px, places.row, np.sin), (seeds.col_px, places.col, np.cos))
+    ):
+        start = level.to_cells(place, axis).astype(np.float32)
+        np.add(start[:, None, None], (away * way(angle)).astype(np.float32), out=cells)
+    response = places.bilinear(band.response)
     noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
     # a product with equal weights is a mean, several times as fast over so short an axis
     mean = response.reshape(-1, LINE_PLACES) @ np.full(LINE_PLACES, 1 / LINE_PLACES, np.float32)

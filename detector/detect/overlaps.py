@@ -45,24 +45,41 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
     Marks
         Rows ordered by row, then column.
     """
+    strongest = strongest_regions(regions, detail, image)
+    order = np.lexsort((strongest.seeds.col_px, strongest.seeds.row_px))
+    label_of_row = np.empty(len(order), image.dtype)
+    label_of_row[order] = np.arange(1, len(order) + 1)
+    by_pixel = np.argsort(strongest.pixel, kind="stable")
+    seeds, pixel, label = strongest.seeds[order], strongest.pixel[by_pixel], label_of_row[strongest.owner[by_pixel]]
+    part = _parts(pixel, label, seeds, detail)
+    whole = part == part[np.searchsorted(pixel, peak_pixels(seeds, detail))][label - 1]
+    image.ravel()[pixel] = np.where(whole, label, 0)
+    return Marks(image, pixel[whole], seeds, detail.box)
+
+
+def strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
+    """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
+
+    Parameters
+    ----------
+    regions : Regions
+    detail : Detail
+    image : ndarray of uint16 or uint32, shape of the finest level
+        All 0; their rows, from 1, are painted on it. It holds numbers up to that of the regions.
+
+    Returns
+    -------
+    Regions
+    """
     if not len(regions.seeds):
-        return Marks(image, np.empty(0, np.int32), regions.seeds, detail.box)
-    seeds, n, canvas = regions.seeds, len(regions.seeds), image.ravel()
-    rank = _rank(detail, regions).astype(image.dtype)
-    centre = peak_pixels(seeds, detail)
-    stays = _strongest(regions, rank, centre, canvas)
-    pixel, pixel_rank = _pixels_of(regions, stays, rank)
-    kept = np.flatnonzero(stays)
-    kept = kept[np.lexsort((seeds.col_px[kept], seeds.row_px[kept]))]
-    label_of_rank = np.zeros(n + 1, image.dtype)
-    label_of_rank[rank[kept]] = np.arange(1, len(kept) + 1)
-    owned = np.flatnonzero(canvas[pixel] == pixel_rank)
-    owned = owned[np.argsort(pixel[owned], kind="stable")]
-    pixel, label = pixel[owned], label_of_rank[pixel_rank[owned]]
-    part = _parts(pixel, label, seeds[kept], detail)
-    whole = part == part[np.searchsorted(pixel, centre[kept])][label - 1]
-    canvas[pixel] = np.where(whole, label, 0)
-    return Marks(image, pixel[whole], seeds[kept], detail.box)
+        return regions
+    canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
+    stays = _strongest(regions, rank, peak_pixels(regions.seeds, detail), canvas)
+    strongest = regions.only(stays)
+    owned = np.flatnonzero(canvas[strongest.pixel] == rank[stays][strongest.owner])
+    strongest = Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
+    canvas[strongest.pixel] = strongest.owner + 1
+    return strongest
 
 
 def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:

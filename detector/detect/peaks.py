@@ -8,11 +8,10 @@ import math
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
-from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage
+from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, ranges
 from detector.settings import DetectSettings
 
 STRIP_ROWS = 64
@@ -54,11 +53,7 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
     seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
     is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
-    seeds = seeds[is_inside & ~is_scan_line(seeds, detail.pixel_mm)]
-    # what is a strand supports nothing, and what has no support need not be asked
-    seeds = _without_strands(seeds, ~_needs_support(seeds, settings), detail, settings)
-    seeds = seeds[_is_supported(seeds, detail.pixel_mm, settings)]
-    seeds = _without_strands(seeds, _needs_support(seeds, settings), detail, settings)
+    seeds = _chosen(seeds, is_inside & ~is_scan_line(seeds, detail.pixel_mm), detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
@@ -89,37 +84,38 @@ def disc_peaks(detail: Detail, breast: BreastRegion) -> Seeds:
     return Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
 
 
-def _without_strands(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
-    """Return the peaks without those of the asked ones that are strands."""
-    chosen = with_tops(detail, seeds[asked])
-    kept, top = np.ones(len(seeds), np.bool_), seeds.top.copy()
-    kept[asked], top[asked] = ~is_strand(chosen, detail, settings), chosen.top
-    return seeds.replace(top=top)[kept]
+def _chosen(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
+    """Return those of the asked peaks that are no strands, and stand on their own or have strong ones around.
 
-
-def _needs_support(seeds: Seeds, settings: DetectSettings) -> BoolImage:
-    return (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
-
-
-def _is_supported(seeds: Seeds, pixel_mm: float, settings: DetectSettings) -> BoolImage:
-    """Return which peaks stand on their own or have strong ones around: a faint speck alone is noise.
-
-    The fainter half of those that need support need one more.
+    A faint speck alone is noise. What is a strand supports nothing, and what has no support need not be asked.
     """
-    own = ~_needs_support(seeds, settings)
-    weak, strong = np.flatnonzero(~own), np.flatnonzero(seeds.response_sigma >= settings.support_sigma)
-    if len(weak) and len(strong) > settings.support_count:
-        places = np.stack([seeds.row_px, seeds.col_px], axis=1) * pixel_mm
-        ranks = [settings.support_count, settings.support_count + 1]
-        distance = _tree(places[strong]).query(places[weak], k=ranks, distance_upper_bound=settings.support_mm)[0]
-        fainter = seeds.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
-        own[weak[np.isfinite(np.where(fainter, distance[:, 1], distance[:, 0]))]] = True
-    return own
+    is_weak = (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
+    own, weak = np.flatnonzero(asked & ~is_weak), np.flatnonzero(asked & is_weak)
+    own, standing = _no_strands(seeds, own, detail, settings)
+    strong = own[seeds.response_sigma[own] >= settings.support_sigma]
+    weak, supported = _no_strands(
+        seeds, weak[_is_supported(seeds, weak, strong, detail.pixel_mm, settings)], detail, settings
+    )
+    return Seeds.concatenate([standing, supported])[np.argsort(np.concatenate([own, weak]))]
 
 
-def _tree(places: Floats) -> cKDTree:
-    """Return a tree that is quick to build, which counts where each is asked once."""
-    return cKDTree(places, balanced_tree=False, compact_nodes=False)
+def _no_strands(
+    seeds: Seeds, rows: NDArray[np.intp], detail: Detail, settings: DetectSettings
+) -> tuple[NDArray[np.intp], Seeds]:
+    """Return those of some rows that are no strands, and their peaks with tops."""
+    chosen = with_tops(detail, seeds[rows])
+    kept = np.flatnonzero(~is_strand(chosen, detail, settings))
+    return rows[kept], chosen[kept]
+
+
+def _is_supported(
+    seeds: Seeds, weak: NDArray[np.intp], strong: NDArray[np.intp], pixel_mm: float, settings: DetectSettings
+) -> BoolImage:
+    """Return which of the weak peaks have enough strong ones around; the fainter half need one more."""
+    places = np.stack([seeds.row_px, seeds.col_px]) * pixel_mm
+    row, _, _ = pairs_within(places[:, weak], places[:, strong], settings.support_mm)
+    fainter = seeds.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
+    return np.asarray(np.bincount(row, minlength=len(weak)) >= settings.support_count + fainter, np.bool_)
 
 
 def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
@@ -129,18 +125,57 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
     its nearest only. This holds for fine bands: within a large spot, peaks of a finer band are its grain.
     """
     alive = [np.ones(len(table), np.bool_) for table in tables]
-    places = [np.stack([table.row_px, table.col_px], axis=1) for table in tables]
-    trees = [_tree(place) for place in places]
-    for one, (fine, coarse) in enumerate(itertools.pairwise(tables)):
-        if not len(fine) or not len(coarse):
-            continue
-        reach_px = ECHO_SCALES * coarse.scale_mm[0] / pixel_mm
-        for a, b in ((one, one + 1), (one + 1, one)):
-            distance, nearest = trees[b].query(places[a], distance_upper_bound=reach_px)
-            near = np.flatnonzero(np.isfinite(distance))
-            weaker = tables[a].response_sigma[near] < tables[b].response_sigma[nearest[near]]
-            alive[a][near[weaker]] = False
+    places = [np.stack([table.row_px, table.col_px]) for table in tables]
+    for fine, coarse in itertools.pairwise(range(len(tables))):
+        reach_px = ECHO_SCALES * tables[coarse].scale_mm.max(initial=0) / pixel_mm
+        in_coarse, in_fine, square = pairs_within(places[coarse], places[fine], reach_px)
+        for one, own, other, its in ((coarse, in_coarse, fine, in_fine), (fine, in_fine, coarse, in_coarse)):
+            sigma = tables[other].response_sigma[its]
+            # owner by owner the nearest first, of equally near ones the strongest
+            order = np.lexsort((-sigma, own * (reach_px**2 + 1) + square))
+            nearest = order[np.diff(own[order], prepend=-1) > 0]
+            weaker = tables[one].response_sigma[own[nearest]] < sigma[nearest]
+            alive[one][own[nearest[weaker]]] = False
     return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
+
+
+def pairs_within(places: Floats, others: Floats, reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Return all pairs, one of each set, that are nearer to each other than a distance.
+
+    They are sought in the cells around each place, which are as wide as the distance, or wide enough to be no more than
+    the others; the slow equivalent is `scipy.spatial.cKDTree.sparse_distance_matrix`. Quickest with fewer places than
+    others.
+
+    Parameters
+    ----------
+    places : ndarray of float64, shape (2, n)
+    others : ndarray of float64, shape (2, m)
+    reach : float
+
+    Returns
+    -------
+    row, other : ndarray of intp
+        Which of the first and which of the second set.
+    square : ndarray of float64
+        Of their distance.
+    """
+    if not places.size or not others.size:
+        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
+    extent = np.ptp(others, axis=1)
+    side = max(reach, 0.3 * float(np.sqrt(extent.prod() / others.shape[1])), float(extent.max()) / others.shape[1])
+    # one more on every side, so that all have neighbours
+    cells = [np.floor(place / side).astype(np.intp) for place in (places, others)]
+    least = np.minimum(*(cell.min(axis=1) for cell in cells)) - 1
+    n_rows, n_cols = np.maximum(*(cell.max(axis=1) for cell in cells)) - least + 2
+    key, other_key = ((row - least[0]) * n_cols + col - least[1] for row, col in cells)
+    by_cell = np.argsort(other_key, kind="stable")
+    start = np.append(0, np.cumsum(np.bincount(other_key, minlength=n_rows * n_cols)))
+    three = key + n_cols * np.arange(-1, 2)[:, None]
+    first, count = start[three - 1].ravel(), (start[three + 2] - start[three - 1]).ravel()
+    row, other = np.repeat(np.tile(np.arange(len(key)), 3), count), by_cell[ranges(first, count)]
+    square = sum((own[row] - its[other]) ** 2 for own, its in zip(places, others, strict=True))
+    near = np.flatnonzero(square < reach**2)
+    return row[near], other[near], square[near]
 
 
 def _threshold_sigma(band: Band, settings: DetectSettings) -> float:
@@ -156,12 +191,16 @@ def _peaks(detail: Detail, band: Band, breast: BreastRegion, threshold: float, c
     row, col = _maxima(response, threshold * float(band.noise.sigma.min() * band.noise.factor.min()))
     if not len(row):
         return Seeds.empty()
-    row_px = level.origin_px[0] + level.step_px * row.astype(np.float64)
-    col_px = level.origin_px[1] + level.step_px * col.astype(np.float64)
-    sigma = response.ravel().take(row * np.int32(response.shape[1]) + col) / band.noise.at(detail.where(row_px, col_px))
+    # in single precision, which holds halves of pixels exactly, since most of them go at once
+    places = [
+        np.float32(origin) + np.float32(level.step_px) * place.astype(np.float32)
+        for origin, place in zip(level.origin_px, (row, col), strict=True)
+    ]
+    sigma = response.ravel().take(row * np.int32(response.shape[1]) + col) / band.noise.at(detail.where(*places))
     over = np.flatnonzero(sigma > threshold)
-    keep = over[cells[breast.cells(row_px[over], col_px[over])]]
-    row_px, col_px = row_px[keep], col_px[keep]
+    row_px, col_px = (place[over].astype(np.float64) for place in places)
+    searched = np.flatnonzero(cells[breast.cells(row_px, col_px)])
+    keep, row_px, col_px = over[searched], row_px[searched], col_px[searched]
     if level.step_px > 1:
         row_px, col_px = _brightest_pixels(detail.levels[0], row_px, col_px)
     n = len(row_px)
@@ -203,6 +242,6 @@ def _brightest_pixels(finest: Level, row_px: Floats, col_px: Floats) -> tuple[Fl
     row, col = finest.to_cells(row_px, 0), finest.to_cells(col_px, 1)
     rows = np.stack([np.floor(row), np.floor(row), np.ceil(row), np.ceil(row)]).astype(np.intp)
     cols = np.stack([np.floor(col), np.ceil(col), np.floor(col), np.ceil(col)]).astype(np.intp)
-    best = finest.image[rows, cols].argmax(axis=0)
+    best = finest.image.ravel().take(rows * finest.image.shape[1] + cols).argmax(axis=0)
     each = np.arange(len(row))
     return finest.origin_px[0] + rows[best, each], finest.origin_px[1] + cols[best, each]

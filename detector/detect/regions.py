@@ -162,7 +162,7 @@ def _edges(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Floa
     edge = np.zeros(len(seeds))
     # a step counts no more than the height: what is lower than the least step need not be looked at
     asked = np.flatnonzero((seeds.height >= least) | ~is_new)
-    edge[asked] = edge_steps(detail, seeds[asked], bounded=True)
+    edge[asked] = edge_steps(detail, seeds[asked])
     share = np.full(len(seeds), settings.edge_share)
     may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= CLEAR_SIGMA * noise)
     share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
@@ -249,8 +249,10 @@ def _is_off_border(detail: Detail, grown: Grown) -> BoolImage:
     sides = ((2, windows.top, box.row_start), (1, windows.left, box.col_start))
     for (axis, start, box_start), n in zip(sides, detail.image_shape, strict=True):
         low, high = box_start + start * level.step_px, box_start + (start + windows.side) * level.step_px
-        # few windows reach it
         reaching = np.flatnonzero((low < away) | (high > n - away))
+        # few windows do, if any
+        if not len(reaching):
+            continue
         along = np.any(inside[reaching], axis=axis)
         before, behind = along.argmax(axis=1), along[:, ::-1].argmax(axis=1)
         off[reaching] &= low[reaching] + before * level.step_px >= away

@@ -116,7 +116,7 @@ _MIAS_LINE = re.compile(
     r"(\s+(?P<x>\d+)\s+(?P<y>\d+)\s+(?P<radius>\d+))?"
 )
 _MIAS_MISPLACED = frozenset({"mdb212"})
-"""Its circle lies on the background; the image counts for image-level scores alone."""
+"""Its circle lies on the background, so that nobody knows what was marked: it is left out."""
 
 
 def read_mini_mias(root: Path, *, skip_missing: bool = False) -> Images:
@@ -126,8 +126,8 @@ def read_mini_mias(root: Path, *, skip_missing: bool = False) -> Images:
     ----------
     root : Path
         Holds ``Info.txt`` and ``mdb001.pgm`` and so on. Its y counts from the bottom. Two following numbers are one
-        woman. An image whose calcifications are too widespread for a circle, and one whose circle is misplaced,
-        has a label only.
+        woman. An image whose calcifications are too widespread for a circle has a label only; one whose circle is
+        misplaced is left out.
     skip_missing : bool
         Pass over listed images that are not there.
 
@@ -141,13 +141,13 @@ def read_mini_mias(root: Path, *, skip_missing: bool = False) -> Images:
         raise ReadError(f"{root / 'Info.txt'} holds no line such as 'mdb209 G CALC M 647 503 87'")
     for name, listed in grouped((m["id"], m) for m in lines).items():
         path = root / f"{name}.pgm"
-        if not is_there(path, skip_missing=skip_missing):
+        if name in _MIAS_MISPLACED or not is_there(path, skip_missing=skip_missing):
             continue
         calcium = [m for m in listed if m["kind"] == "CALC"]
         marks = tuple(
             Mark.circle(_MIAS_ROWS - int(m["y"]), int(m["x"]), int(m["radius"]), malignant=m["severity"] == "M")
             for m in calcium
-            if m["x"] and name not in _MIAS_MISPLACED
+            if m["x"]
         )
         number = int(listed[0]["number"])
         is_normal = all(m["kind"] == "NORM" for m in listed)

@@ -45,7 +45,7 @@ def measure_spots(
     border = trace_borders(marks, image)
     form = measure_form(Foreground.of(marks, image), border, mammogram.spacing_mm)
     spots = _table(mammogram, breast, detail, marks, form)
-    return spots, gather_evidence(mammogram, breast, detail, marks, spots), border.outlines(marks)
+    return spots, gather_evidence(mammogram, breast, detail, marks, (spots, border)), border.outlines(marks)
 
 
 def _table(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, form: Form) -> Spots:

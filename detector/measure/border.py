@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,20 @@ class Border:
     def starts(self) -> Integers:
         """Where each spot's sides start; every spot has at least four."""
         return np.flatnonzero(np.diff(self.spot, prepend=-1)).astype(np.int64)
+
+    def falls(self, image: FloatImage | StepImage, reach_px: int) -> Floats:
+        """Return by how much the grey level falls across each side, over 2 * `reach_px` - 1 pixels with it amid.
+
+        Beyond the picture's border stands what is on it.
+        """
+        rows, cols = image.shape
+        grey, (across_row, across_col) = image.ravel(), _ACROSS.T[:, self.side]
+
+        def at(away: int) -> NDArray[Any]:
+            row, col = self.row + away * across_row, self.col + away * across_col
+            return np.asarray(grey.take(np.clip(row, 0, rows - 1) * cols + np.clip(col, 0, cols - 1)))
+
+        return np.asarray(at(1 - reach_px) - at(reach_px), np.float64)
 
     def outlines(self, marks: Marks) -> Outlines:
         """Return the crossings as closed outlines in pixels of the whole image."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from detector.measure.border import Floats, Integers
+from detector.measure.border import Border, Floats, Integers
 from detector.records import (
+    EDGE_MM,
     NINE_COLS,
     NINE_ROWS,
     BreastRegion,
@@ -14,10 +15,10 @@ from detector.records import (
     FloatImage,
     Mammogram,
     Marks,
+    Places,
     Spots,
     Where,
     Zone,
-    sample_bilinear,
 )
 
 RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
@@ -29,14 +30,36 @@ STRIP_ROWS = 128
 """Rows that are looked through together for the brightest pixel."""
 
 
-def gather_evidence(mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, spots: Spots) -> Evidence:
+def gather_evidence(
+    mammogram: Mammogram, breast: BreastRegion, detail: Detail, marks: Marks, form: tuple[Spots, Border]
+) -> Evidence:
     """Return the features of each spot; those that need a scale finer than the pixels are left out."""
+    spots, border = form
     where = detail.where(marks.seeds.row_px, marks.seeds.col_px)
     noise = detail.noise.at(where)
     features = _context(breast, detail, where, noise, spots) | _own_form(marks, noise, spots)
     features |= _responses(detail, marks, where) | _pixel_features(mammogram, detail, marks)
-    features |= _ring_contrasts(detail, marks, noise)
+    features |= _ring_contrasts(detail, marks, noise) | _edges(detail, border, marks, noise)
     return Evidence(tuple(features), np.stack(list(features.values()), axis=1).astype(np.float32))
+
+
+def _edges(detail: Detail, border: Border, marks: Marks, noise: Floats) -> dict[str, Floats]:
+    """Return how sharply spots end: on average, how evenly, and to the side on which they do least."""
+    n, spot = len(marks.seeds), border.spot
+    fall = border.falls(detail.levels[0].image, max(1, round(EDGE_MM / detail.pixel_mm)))
+    count = np.bincount(spot, minlength=n)
+    mean = np.bincount(spot, fall, n) / count
+    spread = np.sqrt(np.maximum(np.bincount(spot, fall**2, n) / count - mean**2, 0))
+    by_side = [np.bincount(4 * spot + border.side, weight, 4 * n) for weight in (fall, None)]
+    weakest = (by_side[0] / by_side[1]).reshape(n, 4).min(axis=1)
+    edge = np.where(np.isnan(marks.seeds.edge), mean, marks.seeds.edge)
+    return {
+        "edge_share": edge / np.maximum(marks.seeds.height, 1e-12),
+        "edge_sigma": edge / noise,
+        "outline_sigma": mean / noise,
+        "outline_spread": spread / noise,
+        "outline_weakest": weakest / noise,
+    }
 
 
 def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, spots: Spots) -> dict[str, Floats]:
@@ -46,7 +69,7 @@ def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, 
     return {
         "grey": (detail.steps.grey(where.grey) - breast.grey_range[0]) / grey_range,
         "noise": noise / max(float(np.median(detail.noise.sigma)), 1e-12),
-        "coherence": sample_bilinear(detail.coherence, where.row, where.col).astype(np.float64),
+        "coherence": Places.at(where.row, where.col).bilinear(detail.coherence).astype(np.float64),
         "near_edge": ((zones & Zone.EDGE) > 0).astype(np.float64),
         "in_pectoral": ((zones & Zone.PECTORAL) > 0).astype(np.float64),
         "near_skin": ((zones & Zone.SKIN) > 0).astype(np.float64),
@@ -57,14 +80,11 @@ def _context(breast: BreastRegion, detail: Detail, where: Where, noise: Floats, 
 def _own_form(marks: Marks, noise: Floats, spots: Spots) -> dict[str, Floats]:
     """Return height, border and form of the spot; sizes in mm by the spacing that the rooms work with."""
     seeds = marks.seeds
-    height = np.maximum(seeds.height, 1e-12)
     return {
         "response_sigma": seeds.response_sigma,
         "scale_mm": seeds.scale_mm,
         "snr": seeds.height / noise,
         "contrast": spots.contrast,
-        "edge_share": seeds.edge / height,
-        "edge_sigma": seeds.edge / noise,
         "cut": seeds.cut.astype(np.float64),
         "hole_share": spots.hole_share,
         "diameter_mm": spots.diameter_mm,
@@ -81,8 +101,8 @@ def _responses(detail: Detail, marks: Marks, where: Where) -> dict[str, Floats]:
     responses: dict[str, Floats] = {}
     for band in detail.bands:
         level = detail.levels[band.level]
-        row, col = level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1)
-        value = sample_bilinear(band.response, row, col) / band.noise.at(where)
+        places = Places.at(level.to_cells(seeds.row_px, 0), level.to_cells(seeds.col_px, 1))
+        value = places.bilinear(band.response) / band.noise.at(where)
         responses[f"response_{band.scale_mm:.3f}"] = value.astype(np.float64)
     return responses
 

@@ -126,15 +126,17 @@ def _calipers(border: Border, spacing: Floats, orientation_deg: Floats) -> tuple
     row, col = border.points
     y, x = row * spacing[0], col * spacing[1]
     starts, n_points = border.starts, len(y)
-    finest = 1e-6 * spacing.min()
+    # place and number in one integer, so that the greatest of a spot tells whose it is: numbers stand in the last bits
+    # of places far from zero, whose bits rise as they do
+    bits = np.int64(2 ** n_points.bit_length() - 1)
+    number, far = np.arange(n_points), 2 * np.hypot(y, x).max()
     corner = np.empty((2 * N_DIRECTIONS, len(starts)), np.int64)
     caliper = np.empty((N_DIRECTIONS + 1, len(starts)))
     for k, angle in enumerate(np.arange(N_DIRECTIONS) * (np.pi / N_DIRECTIONS)):
         along = x * np.cos(angle) + y * np.sin(angle)
-        # place and number in one integer, so that the greatest of a spot tells whose it is
-        key = (along / finest).astype(np.int64) * n_points + np.arange(n_points)
-        corner[k] = np.maximum.reduceat(key, starts) % n_points
-        corner[k + N_DIRECTIONS] = np.minimum.reduceat(key, starts) % n_points
+        key = (along + far).view(np.int64) & ~bits | number
+        corner[k] = np.maximum.reduceat(key, starts) & bits
+        corner[k + N_DIRECTIONS] = np.minimum.reduceat(key, starts) & bits
         caliper[k] = along[corner[k]] - along[corner[k + N_DIRECTIONS]]
     # 2.5 degrees off its axis a thin line looks a good deal wider
     angle = np.radians(orientation_deg + 90)[border.spot]
