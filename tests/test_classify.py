@@ -112,6 +112,7 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
     [
         (stroke(3.0, 0.4), ("dash", "micro", "fine linear")),
         (stroke(3.0, 0.6), ("dash", "macro", "large rod-like")),
+        (stroke(3.7, 0.54, width_mm=1.05, solidity=0.72), ("dash", "micro", "fine linear")),
         (stroke(1.2, 0.45, width_mm=0.55, solidity=0.9), ("dash", "micro", "fine linear")),
         (stroke(2.5, 0.4, width_mm=1.2, solidity=0.8), ("irregular", "micro", "coarse heterogeneous")),
         (stroke(2.5, 0.4, length_mm=2.0, width_mm=1.2, solidity=0.7), ("branching", "micro", "fine linear branching")),
@@ -122,7 +123,7 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
             ("branching", "micro", "fine linear branching"),
         ),
     ],
-    ids=["line", "rod", "bent a little", "bent", "bent more", "arms", "thick arms", "arms that touch"],
+    ids=["line", "rod", "a line a little wide", "bent a little", "bent", "bent more", "arms", "thick arms", "arms that touch"],
 )
 def test_a_thin_line_is_micro_however_it_is_bent_or_branches(found: Spots, expected: tuple[str, str, str]) -> None:
     assert words(found) == expected

@@ -22,7 +22,7 @@ from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
 from detector.detect.overlaps import _parts, _strongest, strongest_regions
-from detector.detect.peaks import HIDING_SCALE_MM, find_peaks, pairs_within
+from detector.detect.peaks import ECHO_SCALES, HIDING_SCALE_MM, _without_echoes, find_peaks, pairs_within
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels, grow_regions
 from detector.detect.windows import RING_SCALES, Grown, Windows, _connected
 from detector.enhance import enhance_detail
@@ -195,6 +195,34 @@ def test_pairs_are_those_of_a_tree(n: int, m: int, reach: float, seed: int, on_g
     slow = cKDTree(places.T).sparse_distance_matrix(cKDTree(others.T), reach, output_type="ndarray") if n and m else []
     assert sorted(zip(row.tolist(), other.tolist(), strict=True)) == sorted((int(i), int(j)) for i, j, _ in slow)
     np.testing.assert_allclose(square, ((places[:, row] - others[:, other]) ** 2).sum(axis=0))
+
+
+@given(st.lists(st.integers(0, 25), min_size=3, max_size=3), st.integers(0, 999))
+def test_echoes_are_those_of_a_loop_over_neighbouring_bands(numbers: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tables = []
+    for n, scale_mm in zip(numbers, (0.1, 0.16, 0.256), strict=True):
+        place = rng.permutation(144)[:n]
+        row, col, sigma = (place // 12).astype(float), (place % 12).astype(float), rng.uniform(3, 9, n)
+        tables.append(Seeds.blank(n, row_px=row, col_px=col, scale_mm=np.full(n, scale_mm), response_sigma=sigma))
+    expected = []
+    for number, table in enumerate(tables):
+        for one in range(len(table)):
+            stays = True
+            for beside in (number - 1, number + 1):
+                if not 0 <= beside < 3:
+                    continue
+                other, reach = tables[beside], ECHO_SCALES * max((0.1, 0.16, 0.256)[k] for k in (number, beside)) / 0.1
+                away = np.hypot(other.row_px - table.row_px[one], other.col_px - table.col_px[one])
+                near = np.flatnonzero(away < reach)
+                if len(near):
+                    nearest = min(near, key=lambda i: (round(away[i], 9), -other.response_sigma[i]))
+                    stays &= bool(table.response_sigma[one] >= other.response_sigma[nearest])
+            if stays:
+                expected.append((number, table.row_px[one], table.col_px[one]))
+    found = _without_echoes(tables, 0.1)
+    numbers_found = np.searchsorted([0.13, 0.2], found.scale_mm)
+    assert list(zip(numbers_found.tolist(), found.row_px, found.col_px, strict=True)) == expected
 
 
 def test_peaks_are_those_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
