@@ -312,18 +312,22 @@ class _Cells:
         away = max(1, round(DETAIL_MM / pixel_mm))
         rows = _middle_rows(np.arange(len(image)), self.group(1)).ravel()
         last = len(image) - 1
+        above, below = np.abs(rows - away), last - np.abs(last - rows - away)
         # unsigned, two of them can be added; a mean of two is a step low at most
-        grey = image.view(np.uint16)
-        around = grey[np.abs(rows - away)]
-        around += grey[last - np.abs(last - rows - away)]
-        around >>= 1
-        here = np.asarray(cv2.copyMakeBorder(grey[rows], 0, 0, away, away, cv2.BORDER_REFLECT_101), np.uint16)
-        beside = here[:, : -2 * away] + here[:, 2 * away :]
-        beside >>= 1
-        around += beside
-        around >>= 1
-        detail = np.subtract(here[:, away:-away].view(np.int16), around.view(np.int16))
-        return self.mean(np.abs(detail, out=detail).astype(np.float32), 1) / DETAIL_BY_NOISE
+        grey, size = image.view(np.uint16), np.empty((len(rows), image.shape[1]), np.float32)
+        for start in range(0, len(rows), STRIP_ROWS):
+            strip = slice(start, start + STRIP_ROWS)
+            around = grey[above[strip]]
+            around += grey[below[strip]]
+            around >>= 1
+            here = np.asarray(cv2.copyMakeBorder(grey[rows[strip]], 0, 0, away, away, cv2.BORDER_REFLECT_101))
+            beside = here[:, : -2 * away] + here[:, 2 * away :]
+            beside >>= 1
+            around += beside
+            around >>= 1
+            detail = np.subtract(here[:, away:-away].view(np.int16), around.view(np.int16))
+            size[strip] = np.abs(detail, out=detail)
+        return self.mean(size, 1) / DETAIL_BY_NOISE
 
     def mean(self, values: FloatImage | StepImage, step_px: int) -> FloatImage:
         """Return the mean over each cell of the box; `values` has `step_px` pixels a sample."""

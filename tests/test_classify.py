@@ -123,7 +123,17 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
             ("branching", "micro", "fine linear branching"),
         ),
     ],
-    ids=["line", "rod", "a line a little wide", "bent a little", "bent", "bent more", "arms", "thick arms", "arms that touch"],
+    ids=[
+        "line",
+        "rod",
+        "a line a little wide",
+        "bent a little",
+        "bent",
+        "bent more",
+        "arms",
+        "thick arms",
+        "arms that touch",
+    ],
 )
 def test_a_thin_line_is_micro_however_it_is_bent_or_branches(found: Spots, expected: tuple[str, str, str]) -> None:
     assert words(found) == expected

@@ -72,10 +72,10 @@ def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
     """
     over_air = _over_air(grey, usable).view(np.uint8)
     bright = cv2.morphologyEx(over_air, cv2.MORPH_OPEN, disc(STROKE_MM / cell_mm), borderType=cv2.BORDER_REPLICATE)
-    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+    n_labels, labels = cv2.connectedComponents(bright, connectivity=4)
     if n_labels < 2:
         return np.zeros(grey.shape, np.bool_)
-    largest = np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])), np.bool_)
+    largest = np.asarray(labels == 1 + int(np.argmax(np.bincount(np.asarray(labels).ravel())[1:])), np.bool_)
     core = _opened(largest, STRIP_MM / cell_mm)
     largest &= distance_to(core) <= SKIN_MM / cell_mm
     contours, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
