@@ -125,6 +125,7 @@ def enhance_detail(
     image, _ = _blur_to(plain, 0.0, smooth_px, 1, take("image 0", plain.shape))
     cells = _Cells(breast, half := _halved(image))
     levels, bands = [_level(image, half, 1, breast.box, take("tophat 0", plain.shape))], list[Band]()
+    half, half_px = (half, smooth_px) if smooth_px <= _level_blur_px(settings, 2, pixel_mm) else (_halved(plain), 0.0)
     # how far `current` is blurred, as a standard deviation in pixels; a pixel is itself a mean over its square
     step_px, blurred_px, current = 1, math.hypot(smooth_px, PIXEL_BLUR), image
     for scale_mm in _scales(settings, pixel_mm):
@@ -136,9 +137,8 @@ def enhance_detail(
         canvas, wider = (take(f"{name} {len(bands)}", current.shape) for name in ("response", "outer"))
         inner, blurred_px = _blur_to(current, blurred_px, scale_px, step_px, canvas)
         if levels[-1].step_px != step_px:
-            wanted = max(_missing_blur(settings, step_px * pixel_mm), LEAST_BLUR)
             canvases = [take(f"{name} {len(levels)}", half.shape) for name in ("image", "tophat")]
-            smooth, _ = _blur_to(half, smooth_px, wanted * step_px, step_px, canvases[0])
+            smooth, _ = _blur_to(half, half_px, _level_blur_px(settings, step_px, pixel_mm), step_px, canvases[0])
             levels.append(_level(smooth, _halved(smooth), step_px, breast.box, canvases[1]))
         current, blurred_px = _blur_to(inner, blurred_px, scale_px * settings.scale_ratio, step_px, wider)
         response = np.subtract(inner, current, out=canvas)
@@ -199,6 +199,11 @@ def _in_steps(pixels: FloatImage, grey_range: tuple[float, float], take: Take) -
     image[:rows, cols:] = image[:rows, cols - 1 : cols]
     image[rows:] = image[rows - 1]
     return image, steps
+
+
+def _level_blur_px(settings: EnhanceSettings, step_px: int, pixel_mm: float) -> float:
+    """Return the Gaussian, in pixels, that a halved level is blurred by, and no more than that."""
+    return step_px * max(_missing_blur(settings, step_px * pixel_mm), LEAST_BLUR)
 
 
 def _missing_blur(settings: EnhanceSettings, cell_mm: float) -> float:
