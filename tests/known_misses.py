@@ -6,7 +6,6 @@ KNOWN_MISSES: Mapping[str, str] = {
     "test_macrocalcifications_are_found_and_called_so[-rods]": "of nine found one is measured 18 % short",
     "test_macrocalcifications_are_found_and_called_so[more-rods]": "of 34, two are called micro, nine are mis-sized",
     "test_suspicious_forms_are_flagged[3-casting dashes]": "of eight dashes three are sure, and make no group",
-    "test_macrocalcifications_of_benign_form_are_never_flagged[4-round]": "crinkles of strands make a group at 0.83",
 }
 """Part of a test's name, and by how much it misses."""
 
