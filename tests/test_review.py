@@ -512,11 +512,12 @@ def test_a_server_killed_at_any_moment_loses_no_decision_that_it_has_acknowledge
             while True:
                 number += 1
                 row = decision(number).to_mapping()
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
                 own = {"Content-Type": "application/json", "X-Detector": "1", "Origin": f"http://127.0.0.1:{port}"}
-                connection.request("POST", "/api/decisions", json.dumps({"decisions": [row]}), own)
-                acknowledged |= set(json.loads(connection.getresponse().read())["saved"])
-                connection.close()
+                # closed however the server dies: an answer that breaks off holds the socket
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                    connection.request("POST", "/api/decisions", json.dumps({"decisions": [row]}), own)
+                    with connection.getresponse() as answer:
+                        acknowledged |= set(json.loads(answer.read())["saved"])
         killer.join()
         process.wait()
         process.stdout.close()
