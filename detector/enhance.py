@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.records import (
+    STRIP_ROWS,
     Band,
     BoolImage,
     Box,
@@ -46,9 +47,6 @@ the range, as on low-noise images, is 80 of them, and rounding adds a tenth of a
 LOWEST, HIGHEST = -8.0, 128.0
 """How far below and above its darkest, in ranges of the breast, values are told apart; where anything is far brighter
 than the breast, steps are coarser. In pictures of even blocks the range is no more than the noise."""
-
-STRIP_ROWS = 64
-"""Rows that are looked through together: half a megabyte of most images."""
 
 MULTIPLE_PX = 64
 """The box is padded to multiples of this, so that each level halves exactly and flips keep the sampling."""
@@ -278,10 +276,12 @@ class _Cells:
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
         order = np.argsort(greys)
-        self.each = len(greys) // N_GREYS
+        self.group_size = len(greys) // N_GREYS
         starts = np.linspace(0, len(greys), N_GREYS, endpoint=False).astype(np.int64)
-        self.groups = np.flatnonzero(self.inside)[order][starts[:, None] + np.arange(self.each)]
-        self.centres = greys[order[starts + self.each // 2]].astype(np.float64) if self.each else np.zeros(1)
+        self.groups = np.flatnonzero(self.inside)[order][starts[:, None] + np.arange(self.group_size)]
+        self.centres = (
+            greys[order[starts + self.group_size // 2]].astype(np.float64) if self.group_size else np.zeros(1)
+        )
         # where each cell lies between two groups: what `numpy.interp` would seek anew for each band
         place = np.interp(self.grey, self.centres, np.arange(len(self.centres))).astype(np.float32)
         self.darker = place.astype(np.intp)
@@ -347,7 +347,7 @@ class _Cells:
         The function is the median over cells of like grey; the factor is a local mean over `window_px`, taken twice so
         that bright detail, clipped the second time, does not hide itself in its own noise.
         """
-        if not self.each:
+        if not self.group_size:
             one = max(float(deviation.mean()), TINY)
             return Noise(np.zeros(1), np.full(1, one), np.ones(self.size, np.float32))
         medians = _middle(deviation.ravel().take(self.groups))

@@ -32,6 +32,7 @@ from detector.evaluate.froc import (
     flagged_cases,
     image_confidence,
     image_roc,
+    image_suspicion,
     score_clusters,
     sensitivities,
 )
@@ -375,14 +376,10 @@ def _mias_row(pairs: Sequence[Pair]) -> Row:
     rates = (0.1, *figures.CLUSTER_RATES)
     found = sensitivities(score_clusters(pairs), "image", rates)
     row: Row = {f"{rate:g} per image": f"{e.k} of {e.n}, {_interval(e)}" for rate, e in zip(rates, found, strict=True)}
-    for name, value in (("area by confidence", image_confidence), ("area by suspicion", _image_suspicion)):
+    for name, value in (("area by confidence", image_confidence), ("area by suspicion", image_suspicion)):
         auc = image_roc(pairs, value).auc
         row[name] = f"{auc.value:.2f}, {_interval(auc)}"
     return row
-
-
-def _image_suspicion(findings: Findings) -> float:
-    return float(findings.clusters.suspicion.max(initial=0.0))
 
 
 def _interval(estimate: Estimate) -> str:

@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
-from detector.records import Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, ranges
+from detector.records import STRIP_ROWS, Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, ranges
 from detector.settings import DetectSettings
-
-STRIP_ROWS = 64
-"""Rows of a response that are looked through together: a megabyte of the largest images."""
 
 DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
 """Scales of the bands that discs of 1 to 4 mm answer to, and the least response of what is looked at: beside dense
@@ -29,6 +26,10 @@ HIDING_SCALE_MM = 0.8
 
 ECHO_SCALES = 1.2
 """Distance within which peaks of neighbouring bands are of one spot, in scales: less than the blob's radius."""
+
+CELL_SHARE = 0.3
+"""Least side of the cells that pairs are sought in, by the mean distance of the places: a choice between many cells and
+many to compare, on which nothing that is found hangs."""
 
 Floats = NDArray[np.float64]
 
@@ -142,9 +143,9 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
 def pairs_within(places: Floats, others: Floats, reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Return all pairs, one of each set, that are nearer to each other than a distance.
 
-    They are sought in the cells around each place, which are as wide as the distance, or wide enough to be no more than
-    the others; the slow equivalent is `scipy.spatial.cKDTree.sparse_distance_matrix`. Quickest with fewer places than
-    others.
+    They are sought in the cells around each place, which are as wide as the distance, or wider where the others lie far
+    apart (`CELL_SHARE`); the slow equivalent is `scipy.spatial.cKDTree.sparse_distance_matrix`. Quickest with fewer
+    places than others.
 
     Parameters
     ----------
@@ -162,7 +163,9 @@ def pairs_within(places: Floats, others: Floats, reach: float) -> tuple[NDArray[
     if not places.size or not others.size:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
     extent = np.ptp(others, axis=1)
-    side = max(reach, 0.3 * float(np.sqrt(extent.prod() / others.shape[1])), float(extent.max()) / others.shape[1])
+    side = max(
+        reach, CELL_SHARE * float(np.sqrt(extent.prod() / others.shape[1])), float(extent.max()) / others.shape[1]
+    )
     # one more on every side, so that all have neighbours
     cells = [np.floor(place / side).astype(np.intp) for place in (places, others)]
     least = np.minimum(*(cell.min(axis=1) for cell in cells)) - 1

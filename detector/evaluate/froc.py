@@ -341,6 +341,11 @@ def image_confidence(findings: Findings) -> float:
     return float(findings.clusters.confidence.max(initial=0.0))
 
 
+def image_suspicion(findings: Findings) -> float:
+    """Return the highest suspicion of a cluster of the image; 0 if there is none."""
+    return float(findings.clusters.suspicion.max(initial=0.0))
+
+
 def image_roc(pairs: Iterable[Pair], value: Callable[[Findings], float] = image_confidence, *, seed: int = 0) -> Roc:
     """Return the image-level ROC over all images whose `positive` is known.
 

@@ -9,6 +9,7 @@ from detector.records import (
     EDGE_MM,
     NINE_COLS,
     NINE_ROWS,
+    STRIP_ROWS,
     BreastRegion,
     Detail,
     Evidence,
@@ -25,9 +26,6 @@ RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
 """Radii of the rings that a spot's contrast is read against, in 16 directions: strands are bright in two of them."""
 
 N_RING_DIRECTIONS = 16
-
-STRIP_ROWS = 128
-"""Rows that are looked through together for the brightest pixel."""
 
 
 def gather_evidence(
