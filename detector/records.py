@@ -246,7 +246,7 @@ class Table:
         """Return the rows of several tables, in their order."""
         if not tables:
             return cls.empty()
-        return cls(**{c.name: np.concatenate([getattr(t, c.name) for t in tables]) for c in cls.columns()})
+        return cls._of_checked({c.name: np.concatenate([getattr(t, c.name) for t in tables]) for c in cls.columns()})
 
     @classmethod
     def blank(cls, n_rows: int, **known: ArrayLike) -> Self:
@@ -263,18 +263,19 @@ class Table:
     def __getitem__(self, rows: ArrayLike | slice) -> Self:
         """Return the rows chosen by a slice, a mask or an array of row numbers, kept together."""
         if isinstance(rows, slice):
-            return self._of_own({c.name: getattr(self, c.name)[rows] for c in self.columns()})
+            return self._of_checked({c.name: getattr(self, c.name)[rows] for c in self.columns()})
         chosen = np.atleast_1d(np.asarray(rows))
         if chosen.dtype == bool:
             # once for all columns
             chosen = np.arange(len(self))[chosen]
         elif chosen.size == 0:
             chosen = chosen.astype(np.intp)
-        return self._of_own({c.name: getattr(self, c.name).take(chosen) for c in self.columns()})
+        return self._of_checked({c.name: getattr(self, c.name).take(chosen) for c in self.columns()})
 
-    def _of_own(self, values: dict[str, NDArray[Any]]) -> Self:
-        """Return a table of columns taken from this one, which need no check."""
-        table = object.__new__(type(self))
+    @classmethod
+    def _of_checked(cls, values: dict[str, NDArray[Any]]) -> Self:
+        """Return a table of columns made of those of other tables, which need no check."""
+        table = object.__new__(cls)
         for name, column in values.items():
             column.flags.writeable = False
             object.__setattr__(table, name, column)

@@ -246,11 +246,11 @@ class AssessSettings:
         "few phantoms without calcium are flagged (ACCURACY.md)",
     )
     min_confidence_high: float = _knob(
-        0.5,
+        0.65,
         "",
         (0, 1),
         "the same where suspicion is high, and of two thin lines or more",
-        "more likely calcium than not: a missed group of thin lines weighs more than a false one",
+        "lower, since a missed group of thin lines weighs more than a false one; crossing strands come to 0.6",
     )
 
 

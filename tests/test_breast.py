@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from detector.breast import ALIGNMENT_PX, find_breast
-from detector.breast.area import _opened, distance_to
+from detector.breast.area import _opened, distance_to, find_area
 from detector.breast.sides import chest_wall_side
 from detector.evaluate.phantoms import Recipe, Truth
 from detector.records import BoolImage, BreastRegion, Mammogram, Zone
@@ -344,3 +344,15 @@ def test_a_side_that_is_not_straight_is_no_chest_wall() -> None:
     assert chest_wall_side(disc) == ""
     assert chest_wall_side(disc & (cols > 40)) == "left"
     assert chest_wall_side(disc & (cols < 60)) == "right"
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_strip_along_the_side_of_the_breasts_box_goes(turns: int) -> None:
+    """It is 8 mm wide: as wide as the breast's parts are at least only if it went on beyond the box."""
+    grey = np.full((160, 180), 100.0, np.float32)
+    grey[20:100, 20:80] = grey[84:100, 20:150] = 1000.0
+    area = np.rot90(
+        find_area(np.rot90(grey, turns).copy(), np.ones(np.rot90(grey, turns).shape, np.bool_), 0.5), -turns
+    )
+    assert area[25:95, 25:75].all()
+    assert not area[:, 95:].any()

@@ -527,35 +527,35 @@ def test_a_circle_is_fitted_through_what_lies_on_it(
     # where a ray from the origin leaves the circle
     distance = inwards + np.sqrt(radius**2 - row**2 - col**2 + inwards**2)
     distance[off] += by
-    circles = _Circles(np.zeros((1, 1)), np.zeros((1, 1)), np.full((1, 1), 0.9))
-    step = np.ones((1, 16))
+    circles = _Circles(np.zeros(1), np.zeros(1), np.full(1, 0.9))
+    step = np.ones((16, 1))
     for _ in range(6):
-        found, beside = circles.fitted(distance[None], step)
-        shift = np.array([found.row[0, 0], found.col[0, 0]])
+        found, beside = circles.fitted(distance[:, None], step)
+        shift = np.array([found.row[0], found.col[0]])
         if np.hypot(*shift) < 1e-3:
             break
         row, col = row - shift[0], col - shift[1]
         inwards = row * np.sin(angle) + col * np.cos(angle)
         distance = inwards + np.sqrt(radius**2 - row**2 - col**2 + inwards**2)
         distance[off] += by
-        circles = _Circles(np.zeros((1, 1)), np.zeros((1, 1)), found.radius)
+        circles = _Circles(np.zeros(1), np.zeros(1), found.radius)
     assert np.hypot(row, col) < 0.1 * radius
-    assert found.radius[0, 0] == pytest.approx(radius, rel=0.08)
+    assert found.radius[0] == pytest.approx(radius, rel=0.08)
     on = np.delete(np.arange(16), off)
-    assert np.abs(beside[0, on]).max() < 0.15 * radius
+    assert np.abs(beside[on]).max() < 0.15 * radius
 
 
 def test_what_lies_within_a_rim_is_filled() -> None:
     """The slow equivalent looks at each pixel in turn."""
     rng = np.random.default_rng(4)
     detail = bare_detail(np.zeros((64, 64), np.int16))
-    middle, rim = rng.uniform(20, 40, (2, 3, 1)), rng.uniform(4, 9, (3, 16))
-    seeds = Seeds.blank(3, row_px=np.rint(middle[0, :, 0]), col_px=np.rint(middle[1, :, 0]))
-    regions = _filled(detail, seeds, _Circles(middle[0], middle[1], np.full((3, 1), 6.0)), rim)
+    middle, rim = rng.uniform(20, 40, (2, 3)), rng.uniform(4, 9, (3, 16))
+    seeds = Seeds.blank(3, row_px=np.rint(middle[0]), col_px=np.rint(middle[1]))
+    regions = _filled(detail, seeds, _Circles(middle[0], middle[1], np.full(3, 6.0)), rim.T)
     for i in range(3):
         slow = set()
         for row, col in np.ndindex(64, 64):
-            d_row, d_col = row - middle[0, i, 0], col - middle[1, i, 0]
+            d_row, d_col = row - middle[0, i], col - middle[1, i]
             turn = np.interp(
                 np.arctan2(d_row, d_col), np.arange(-16, 17) * np.pi / 8, np.append(np.tile(rim[i], 2), rim[i, 0])
             )
@@ -600,35 +600,39 @@ def test_specks_in_a_lump_are_no_disc() -> None:
         assert (np.hypot(discs.row_px - 383.5, discs.col_px - 239.5) < 5).any() == found
 
 
-@pytest.mark.parametrize(("height", "found"), [(0, False), (400, True)])
-def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: float, found: bool) -> None:
-    """Of 28 peaks along it three remain, which stand out from the tissue as well."""
-    pixels = tissue(noise=4.0)
-    rows, cols = np.indices(pixels.shape) * 0.1
-    # the skin runs aslant, so that its pixels are steps
-    pixels[rows + 0.3 * cols > 66.0] = 100
-    pixels = ndimage.gaussian_filter(pixels, 0.7) + height * disc(pixels.shape, (59.3, 20.0), 0.3)
-    _, _, marks = marks_of(pixels)
-    seeds = marks.seeds
-    from_skin_mm = (66.0 - 0.1 * seeds.row_px - 0.03 * seeds.col_px) / np.hypot(1, 0.3)
-    assert np.count_nonzero(np.abs(from_skin_mm) < 1.0) <= 3 + found
-    assert (np.hypot(seeds.row_px - 592.5, seeds.col_px - 199.5) < 3).any() == found
+@pytest.mark.parametrize("height", [0, 400])
+def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: float) -> None:
+    """Of some 23 peaks along it two remain on average, which stand out from the tissue as well."""
+    n_on_skin, n_found, n_images = 0, 0, 8
+    for seed in range(n_images):
+        pixels = tissue(seed=seed, noise=4.0)
+        rows, cols = np.indices(pixels.shape) * 0.1
+        # the skin runs aslant, so that its pixels are steps
+        pixels[rows + 0.3 * cols > 66.0] = 100
+        pixels = ndimage.gaussian_filter(pixels, 0.7) + height * disc(pixels.shape, (59.3, 20.0), 0.3)
+        seeds = marks_of(pixels)[2].seeds
+        is_speck = np.hypot(seeds.row_px - 592.5, seeds.col_px - 199.5) < 3
+        from_skin_mm = (66.0 - 0.1 * seeds.row_px - 0.03 * seeds.col_px) / np.hypot(1, 0.3)
+        n_on_skin += int(np.count_nonzero((np.abs(from_skin_mm) < 1.0) & ~is_speck))
+        n_found += int(is_speck.any())
+    assert n_on_skin <= 4 * n_images
+    assert n_found == (n_images if height else 0)
 
 
 @pytest.mark.parametrize("n_ways", [1, 16])
 def test_rays_are_read_between_the_pixels(n_ways: int) -> None:
     rng = np.random.default_rng(1)
     level = Level(rng.integers(0, 20000, (60, 50)).astype(np.int16), np.zeros((60, 50), np.int16), 2, (100.5, 30.5))
-    row_px, col_px = rng.uniform(130, 190, (7, 1)), rng.uniform(50, 110, (7, 1))
-    away_px = rng.uniform(0, 20, (3, 7, n_ways))
-    angle = np.arange(16) * np.pi / 8
+    row_px, col_px = rng.uniform(130, 190, 7), rng.uniform(50, 110, 7)
+    away_px = rng.uniform(0, 20, (3, n_ways, 7))
+    angle = np.arange(16)[:, None] * np.pi / 8
     expected = level.sample(row_px + away_px * np.sin(angle), col_px + away_px * np.cos(angle))
     np.testing.assert_allclose(sample_rays(level, row_px, col_px, away_px), expected, atol=2)
 
 
 def test_rays_are_smoothed_with_their_neighbours_on_a_circle() -> None:
-    values = np.random.default_rng(1).normal(0, 1, (3, 4, 16)).astype(np.float32)
-    expected = (values + np.roll(values, 1, axis=-1) + np.roll(values, -1, axis=-1)) / 3
+    values = np.random.default_rng(1).normal(0, 1, (3, 16, 4)).astype(np.float32)
+    expected = (values + np.roll(values, 1, axis=1) + np.roll(values, -1, axis=1)) / 3
     np.testing.assert_allclose(smoothed_around(values), expected, atol=1e-6)
 
 

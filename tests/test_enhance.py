@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from detector.breast import find_breast
-from detector.enhance import MULTIPLE_PX, enhance_detail
+from detector.enhance import HIGHEST, LOWEST, MOST_STEPS, MULTIPLE_PX, STEPS, _in_steps, enhance_detail
 from detector.records import BoolImage, BreastRegion, Detail, Mammogram, Noise, Places, Where
 from detector.settings import BreastSettings, EnhanceSettings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small
@@ -98,6 +98,24 @@ def test_noise_of_each_response_is_its_spread() -> None:
         assert np.median(noise_of(detail, band.noise)[away_from_air(detail)]) == pytest.approx(
             inside.std() * detail.steps.size, rel=share
         ), band.scale_mm
+
+
+@pytest.mark.parametrize("beyond", [(-0.3, 0.4), (-3.0, 0.2), (-0.2, 40.0), (-5.0, 90.0), (-500.0, 5000.0)])
+def test_grey_levels_are_whole_steps_from_the_darkest_to_the_brightest(beyond: tuple[float, float]) -> None:
+    low, span, (below, above) = 1000.0, 2000.0, beyond
+    pixels = np.random.default_rng(1).uniform(low, low + span, (150, 70)).astype(np.float32)
+    pixels[3, 5], pixels[140, 60] = low + below * span, low + (1 + above) * span
+    image, steps = _in_steps(pixels, (low, low + span), lambda _, shape: np.full(shape, -1, np.int16))
+    assert image.shape == (192, 128)
+    assert image.min() >= 0
+    # finer than noise, and no coarser than what is far outside asks for
+    assert steps.size <= max(span / STEPS, min(above + 1.0 + max(-below, 0), 136.1) * span / MOST_STEPS) * 1.5
+    told = np.clip(pixels, low + LOWEST * span, low + HIGHEST * span)
+    np.testing.assert_allclose(
+        np.minimum(steps.grey(image[:150, :70]), told.max()), told, rtol=0, atol=0.51 * steps.size + 1e-3
+    )
+    assert (image[150:] == image[149]).all()
+    assert (image[:, 70:] == image[:, 69:70]).all()
 
 
 def test_bright_specks_do_not_hide_in_their_own_noise() -> None:

@@ -76,8 +76,10 @@ def find_area(grey: FloatImage, usable: BoolImage, cell_mm: float) -> BoolImage:
     if n_labels < 2:
         return np.zeros(grey.shape, np.bool_)
     largest = np.asarray(labels == 1 + int(np.argmax(np.bincount(np.asarray(labels).ravel())[1:])), np.bool_)
-    core = _opened(largest, STRIP_MM / cell_mm)
-    largest &= distance_to(core) <= SKIN_MM / cell_mm
+    # distances within it end at its box, one cell wider
+    rows, cols = (np.flatnonzero(largest.any(axis=axis)) for axis in (1, 0))
+    area = largest[max(rows[0] - 1, 0) : rows[-1] + 2, max(cols[0] - 1, 0) : cols[-1] + 2]
+    area &= distance_to(_opened(area, STRIP_MM / cell_mm)) <= SKIN_MM / cell_mm
     contours, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(grey.shape, np.uint8)
     if contours:

@@ -30,30 +30,31 @@ def sample_rays(level: Level, row_px: Floats, col_px: Floats, away_px: Floats | 
     Parameters
     ----------
     level : Level
-    row_px, col_px : ndarray
-        Where the rays start, in pixels of the whole image; of a shape that broadcasts to that of `away_px`.
-    away_px : ndarray, shape (..., 16) or (..., 1)
+    row_px, col_px : ndarray, shape (n,)
+        Where the rays start, in pixels of the whole image.
+    away_px : ndarray, shape (..., 16, n) or (..., 1, n)
         Distances from there; in the latter case all rays' are the same.
 
     Returns
     -------
-    ndarray of float32, shape (..., 16)
+    ndarray of float32, shape (..., 16, n)
+        Direction by start: numpy takes long to go round short axes within long ones.
     """
     away = np.asarray(away_px / level.step_px, np.float32)
-    places = Places((*away.shape[:-1], len(SINE)))
+    places = Places((*away.shape[:-2], len(SINE), away.shape[-1]))
     for axis, (place, cells, way) in enumerate(((row_px, places.row, SINE), (col_px, places.col, COSINE))):
-        np.multiply(away, way.astype(np.float32), out=cells)
+        np.multiply(away, way[:, None].astype(np.float32), out=cells)
         np.add(cells, level.to_cells(place, axis).astype(np.float32), out=cells)
     return level.sample_cells(places)
 
 
 def smoothed_around(values: FloatImage) -> FloatImage:
-    """Return the means of each ray's value and its two neighbours', along the last axis, which is a circle."""
+    """Return the means of each ray's value and its two neighbours', along the last axis but one, which is a circle."""
     total = values.copy()
-    total[..., 1:] += values[..., :-1]
-    total[..., :-1] += values[..., 1:]
-    total[..., 0] += values[..., -1]
-    total[..., -1] += values[..., 0]
+    total[..., 1:, :] += values[..., :-1, :]
+    total[..., :-1, :] += values[..., 1:, :]
+    total[..., 0, :] += values[..., -1, :]
+    total[..., -1, :] += values[..., 0, :]
     return np.asarray(total / np.float32(3), np.float32)
 
 
@@ -79,11 +80,11 @@ def edge_steps(detail: Detail, seeds: Seeds) -> Floats:
     ndarray of float64, shape (n,)
         In grey levels.
     """
-    border_px, ends = np.empty((len(seeds), len(SINE))), np.empty((len(seeds), len(SINE)), np.bool_)
+    border_px, ends = np.empty((len(SINE), len(seeds))), np.empty((len(SINE), len(seeds)), np.bool_)
     for _, level, rows in by_level(detail, seeds.level):
         chosen = seeds[rows]
-        near, ends[rows] = _border_px(detail, level, chosen)
-        border_px[rows] = _refined_px(detail, level, chosen, near)
+        near, ends[:, rows] = _border_px(detail, level, chosen)
+        border_px[:, rows] = _refined_px(detail, level, chosen, near)
     return _mean_over(_steps(detail, seeds, border_px), ends)
 
 
@@ -95,7 +96,7 @@ def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -
     fine = [one for one in detail.levels if one.step_px * detail.pixel_mm <= REFINED_CELL_MM]
     if not fine or fine[-1].step_px >= level.step_px:
         return border_px
-    reach_px = 0.5 * seeds.scale_mm[:, None] / detail.pixel_mm
+    reach_px = 0.5 * seeds.scale_mm / detail.pixel_mm
     # a level shows scales from one to two of its cells
     n_places = 2 * round(2 * level.step_px * detail.pixel_mm / EDGE_MM) + 1
     away = np.maximum(border_px + reach_px * np.linspace(-1, 1, n_places)[:, None, None], 0).astype(np.float32)
@@ -104,17 +105,17 @@ def _refined_px(detail: Detail, level: Level, seeds: Seeds, border_px: Floats) -
 
 
 def _over_outline(level: Level, seeds: Seeds, away_px: FloatImage) -> FloatImage:
-    """Return the grey level over that of the outline on each seed's rays, shape (n places, n seeds, 16)."""
-    tilt = seeds.tilt_row[:, None] * SINE + seeds.tilt_col[:, None] * COSINE
-    grey = sample_rays(level, seeds.row_px[:, None], seeds.col_px[:, None], away_px)
+    """Return the grey level over that of the outline on each seed's rays, shape (n places, 16, n seeds)."""
+    tilt = seeds.tilt_row * SINE[:, None] + seeds.tilt_col * COSINE[:, None]
+    grey = sample_rays(level, seeds.row_px, seeds.col_px, away_px)
     grey -= tilt.astype(np.float32) * away_px
-    grey -= seeds.threshold[:, None].astype(np.float32)
+    grey -= seeds.threshold.astype(np.float32)
     return grey
 
 
 def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, BoolImage]:
-    """Return, seed by ray, the distance in pixels at which the profile falls to the outline's level, and if it does."""
-    step_px = seeds.scale_mm[:, None] / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
+    """Return, ray by seed, the distance in pixels at which the profile falls to the outline's level, and if it does."""
+    step_px = seeds.scale_mm / detail.pixel_mm * (RAY_SCALES / (RAY_SAMPLES - 1))
     over = _over_outline(level, seeds, (step_px * np.arange(RAY_SAMPLES)[:, None, None]).astype(np.float32))
     inside = np.logical_and.accumulate(over >= 0, axis=0)
     first = np.clip(np.count_nonzero(inside, axis=0), 1, RAY_SAMPLES - 1)[None]
@@ -124,26 +125,26 @@ def _border_px(detail: Detail, level: Level, seeds: Seeds) -> tuple[Floats, Bool
 
 
 def _steps(detail: Detail, seeds: Seeds, border_px: Floats) -> Floats:
-    """Return, seed by ray, the steepest step near the border.
+    """Return, ray by seed, the steepest step near the border.
 
     A slope of tissue moves the half height off the true border, so the steepest of five places nearby counts;
     neighbouring rays are averaged first, lest the steepest be the noise's.
     """
-    nearby = np.minimum(seeds.scale_mm, WIDEST_MM)[:, None] / detail.pixel_mm * np.linspace(-0.5, 0.5, 5)[:, None, None]
+    nearby = np.minimum(seeds.scale_mm, WIDEST_MM) / detail.pixel_mm * np.linspace(-0.5, 0.5, 5)[:, None, None]
     border = (border_px + nearby).astype(np.float32)
     delta = np.float32(edge_px(detail))
     inside, outside = (
-        sample_rays(detail.levels[0], seeds.row_px[:, None], seeds.col_px[:, None], np.maximum(border + shift, 0))
+        sample_rays(detail.levels[0], seeds.row_px, seeds.col_px, np.maximum(border + shift, 0))
         for shift in (-delta, delta)
     )
-    step = smoothed_around(np.minimum(inside - outside, seeds.height[:, None].astype(np.float32)))
+    step = smoothed_around(np.minimum(inside - outside, seeds.height.astype(np.float32)))
     return np.asarray(step.max(axis=0), np.float64)
 
 
 def _mean_over(step: Floats, ends: BoolImage) -> Floats:
     """Return the mean over the rays that reach the border, or over all where those are few."""
-    counted = ends | (ends.sum(axis=1) < FEWEST_RAYS)[:, None]
-    return np.asarray((step * counted).sum(axis=1) / counted.sum(axis=1), np.float64)
+    counted = ends | (ends.sum(axis=0) < FEWEST_RAYS)
+    return np.asarray((step * counted).sum(axis=0) / counted.sum(axis=0), np.float64)
 
 
 def outline_steps(

@@ -30,9 +30,12 @@ N_PLACES, N_RIM_PLACES = 9, 3
 ON_CIRCLE = 0.15
 """Distance from the circle, by its radius, within which a ray's steepest place is on it."""
 
-FEWEST_AT_FIRST, LEAST_FIRST_SIGMA, FEWEST_AT_LAST = 0.4, 2.0, 0.9
-"""Share of the rays on a circle, and step in noise units of all rays but a quarter, of what is looked at more closely;
-and the share in the end: all of sixteen but one."""
+FEWEST_AT_FIRST, FEWEST_AT_LAST = 0.4, 0.9
+"""Share of the rays on a circle of what is looked at more closely; and the share in the end: all of sixteen but one."""
+
+LEAST_FALL_SIGMA, LEAST_FIRST_SIGMA = 3.0, 2.5
+"""Fall over the whole length of all rays but a quarter, and step on them, in noise units, of what is looked at more
+closely: less than `LEAST_SIGMA`, since the rays leave a band's peak, not the middle."""
 
 LEAST_SHARE, LEAST_SIGMA = 0.4, 4.0
 """Least step of all rays but a quarter, which strands may hide, by the disc's height and in noise units: a disc keeps
@@ -41,7 +44,7 @@ over 0.6 of its height with the blur of common systems, a Gaussian lump of 2 mm 
 LEAST_RADIUS_MM = 0.45
 """Radius of the smallest macrocalcification, less a tenth: where two strands cross there are smaller discs."""
 
-INNER_SHARES, OUTSIDE_MM = np.array([[0.2, 0.35, 0.5, 0.65]]), 0.25
+INNER_SHARES, OUTSIDE_MM = np.array([0.2, 0.35, 0.5, 0.65])[:, None, None], 0.25
 """Where the height is read: within, by the radius, and the distance outside, beyond the blur."""
 
 MOST_UNEVEN = 0.25
@@ -60,7 +63,7 @@ _UNIT = np.stack([np.ones(len(SINE)), SINE, COSINE], axis=1)
 
 def _surface() -> Floats:
     """Return the matrix that lays a surface of second degree through grey levels at the inner places."""
-    y, x = ((INNER_SHARES.T * way).ravel() for way in (SINE, COSINE))
+    y, x = ((INNER_SHARES * way).ravel() for way in (SINE, COSINE))
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     return np.asarray(np.linalg.pinv(terms).T @ terms.T, np.float64)
 
@@ -70,7 +73,7 @@ _SURFACE = _surface()
 
 @dataclass(frozen=True)
 class _Circles:
-    """Circles in pixels of the whole image, columns of shape (n, 1)."""
+    """Circles in pixels of the whole image, shape (n,)."""
 
     row: Floats
     col: Floats
@@ -80,23 +83,23 @@ class _Circles:
         return _Circles(self.row[rows], self.col[rows], self.radius[rows])
 
     def sample(self, level: Level, away_px: Floats) -> FloatImage:
-        """Return grey levels on the rays, `away_px` from the middle, which is of shape (n, n places)."""
-        return sample_rays(level, self.row[:, :, None], self.col[:, :, None], away_px[:, :, None])
+        """Return grey levels on the rays at distances from the middle, shape (n places, 16, n) or (16, n) as these."""
+        return sample_rays(level, self.row, self.col, away_px)
 
     def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
-        """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (n, 16)."""
-        away = self.radius * np.linspace(*shares, n_places)
+        """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (16, n)."""
+        away = self.radius * np.linspace(*shares, n_places)[:, None, None]
         fall = self.sample(level, np.maximum(away - delta_px, 0)) - self.sample(level, away + delta_px)
         # neighbouring rays are averaged, lest the steepest be the noise's
         fall = smoothed_around(fall)
-        steepest = fall.argmax(axis=1)
-        step = np.take_along_axis(fall, steepest[:, None], axis=1)[:, 0]
-        return np.take_along_axis(away, steepest, axis=1), step.astype(np.float64)
+        steepest = fall.argmax(axis=0)
+        step = np.take_along_axis(fall, steepest[None], axis=0)[0]
+        return self.radius * np.linspace(*shares, n_places)[steepest], step.astype(np.float64)
 
     def inner(self, level: Level) -> tuple[Floats, Floats]:
         """Return the mean grey level within, and the standard deviation about a surface of second degree."""
-        grey = self.sample(level, self.radius * INNER_SHARES).reshape(len(self.row), len(_SURFACE)).astype(np.float64)
-        return grey.mean(axis=1), (grey - grey @ _SURFACE).std(axis=1)
+        grey = self.sample(level, self.radius * INNER_SHARES).reshape(len(_SURFACE), len(self.row)).astype(np.float64)
+        return grey.mean(axis=0), (grey - _SURFACE.T @ grey).std(axis=0)
 
     def near(self, beside: Floats) -> BoolImage:
         """Return which places at a distance from the circles are on them."""
@@ -105,21 +108,21 @@ class _Circles:
     def inside(self, detail: Detail) -> BoolImage:
         """Return which circles keep off the border of the image."""
         away = from_border_px(detail, self.row, self.col) - self.radius
-        return np.asarray((away >= border_px(detail))[:, 0], np.bool_)
+        return np.asarray(away >= border_px(detail), np.bool_)
 
     def fitted(self, distance: Floats, step: Floats) -> tuple[_Circles, Floats]:
         """Return the circles through places on the rays, large steps first, and each place's distance from them."""
-        weight = np.clip(step / np.maximum(np.median(step, axis=1, keepdims=True), 1e-9), 0, 1.5)
+        weight = np.clip(step / np.maximum(np.median(step, axis=0), 1e-9), 0, 1.5)
         products = (_UNIT[:, :, None] * _UNIT[:, None, :]).reshape(len(_UNIT), 9)
-        beside, own = np.zeros_like(distance), np.zeros((len(distance), 3))
+        beside, own = np.zeros_like(distance), np.zeros((len(self.row), 3))
         for _ in range(N_ROUNDS):
             counted = weight / (1 + (beside / (ON_CIRCLE * self.radius)) ** 2)
-            matrix = (counted @ products).reshape(-1, 3, 3) + 1e-9 * np.eye(3)
-            own = np.linalg.solve(matrix, ((counted * distance) @ _UNIT)[:, :, None])[:, :, 0]
-            beside = distance - own @ _UNIT.T
-        shift = np.clip(own[:, 1:], -0.5 * self.radius, 0.5 * self.radius)
-        radius = np.clip(own[:, :1], 0.5 * self.radius, 2 * self.radius)
-        return _Circles(self.row + shift[:, :1], self.col + shift[:, 1:], radius), beside
+            matrix = (counted.T @ products).reshape(-1, 3, 3) + 1e-9 * np.eye(3)
+            own = np.linalg.solve(matrix, ((counted * distance).T @ _UNIT)[:, :, None])[:, :, 0]
+            beside = distance - _UNIT @ own.T
+        shift = np.clip(own[:, 1:].T, -0.5 * self.radius, 0.5 * self.radius)
+        radius = np.clip(own[:, 0], 0.5 * self.radius, 2 * self.radius)
+        return _Circles(self.row + shift[0], self.col + shift[1], radius), beside
 
 
 def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
@@ -140,52 +143,51 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     off_corners = np.flatnonzero(~is_corner(seeds, detail, breast, settings))
     seeds, circles = seeds[off_corners], circles[off_corners]
     level, delta_px = coarsest_level(detail, FINEST_CELL_MM), edge_px(detail)
-    beside = circles.radius
+    beside = np.zeros((len(SINE), len(seeds)))
     for shares in (NEXT_SHARES, LAST_SHARES):
         circles, beside = circles.fitted(*circles.steps(level, shares, N_PLACES, delta_px))
     on_circle = circles.near(beside)
     _, step = circles.steps(level, RIM_SHARES, N_RIM_PLACES, delta_px)
     inside, uneven = circles.inner(level)
-    around = circles.sample(level, circles.radius + OUTSIDE_MM / detail.pixel_mm)[:, 0]
+    around = circles.sample(level, (circles.radius + OUTSIDE_MM / detail.pixel_mm)[None])
     seeds = _on_discs(seeds, circles, detail).replace(
         top=inside,
-        height=inside - np.median(around, axis=1),
-        edge=step.mean(axis=1),
-        **_plane(0.5 * (inside[:, None] + around), circles),
+        height=inside - np.median(around, axis=0),
+        edge=step.mean(axis=0),
+        **_plane(0.5 * (inside + around), circles),
     )
     least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px))
-    kept = (on_circle.mean(axis=1) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
-    kept &= (seeds.height > 0) & circles.inside(detail) & (circles.radius[:, 0] * detail.pixel_mm >= LEAST_RADIUS_MM)
+    kept = (on_circle.mean(axis=0) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
+    kept &= (seeds.height > 0) & circles.inside(detail) & (circles.radius * detail.pixel_mm >= LEAST_RADIUS_MM)
     kept &= uneven <= MOST_UNEVEN * seeds.height
     beside = np.where(on_circle, beside, 0)
-    rim_px = circles.radius + (np.roll(beside, 1, axis=1) + beside + np.roll(beside, -1, axis=1)) / 3
-    return _filled(detail, seeds[kept], circles[kept], rim_px[kept])
+    rim_px = circles.radius + (np.roll(beside, 1, axis=0) + beside + np.roll(beside, -1, axis=0)) / 3
+    return _filled(detail, seeds[kept], circles[kept], rim_px[:, kept])
 
 
 def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
     """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
-    radius = np.sqrt(2) * seeds.scale_mm / detail.pixel_mm
-    circles = _Circles(seeds.row_px[:, None], seeds.col_px[:, None], radius[:, None])
+    circles = _Circles(seeds.row_px, seeds.col_px, np.sqrt(2) * seeds.scale_mm / detail.pixel_mm)
     level = coarsest_level(detail, REFINED_CELL_MM)
-    least = LEAST_FIRST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px)
-    # what falls less from first to last has no such step between: half of the places need not be looked at
-    ends = circles.sample(level, circles.radius * np.array([FIRST_SHARES]))
-    falling = np.flatnonzero(_all_but_a_quarter(ends[:, 0] - ends[:, 1]) >= least)
-    seeds, circles, least = seeds[falling], circles[falling], least[falling]
+    noise = detail.noise_at(seeds.row_px, seeds.col_px)
+    # what falls less from first to last has no such step between: most of the places need not be looked at
+    first, last = circles.sample(level, circles.radius * np.array(FIRST_SHARES)[:, None, None])
+    falling = np.flatnonzero(_all_but_a_quarter(first - last) >= LEAST_FALL_SIGMA * noise)
+    seeds, circles, noise = seeds[falling], circles[falling], noise[falling]
     distance, step = circles.steps(level, FIRST_SHARES, N_PLACES, edge_px(detail))
-    steep = np.flatnonzero(_all_but_a_quarter(step) >= least)
+    steep = np.flatnonzero(_all_but_a_quarter(step) >= LEAST_FIRST_SIGMA * noise)
     seeds = seeds[steep]
-    circles, beside = circles[steep].fitted(distance[steep], step[steep])
-    kept = (circles.near(beside).mean(axis=1) >= FEWEST_AT_FIRST) & circles.inside(detail)
+    circles, beside = circles[steep].fitted(distance[:, steep], step[:, steep])
+    kept = (circles.near(beside).mean(axis=0) >= FEWEST_AT_FIRST) & circles.inside(detail)
     return seeds[kept], circles[kept]
 
 
 def _on_discs(seeds: Seeds, circles: _Circles, detail: Detail) -> Seeds:
     """Return the seeds in the middle of their circles, at the scale of discs of that size."""
-    scale_mm = circles.radius[:, 0] / np.sqrt(2) * detail.pixel_mm
+    scale_mm = circles.radius / np.sqrt(2) * detail.pixel_mm
     return seeds.replace(
-        row_px=np.rint(circles.row[:, 0]),
-        col_px=np.rint(circles.col[:, 0]),
+        row_px=np.rint(circles.row),
+        col_px=np.rint(circles.col),
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
         cut=np.zeros(len(seeds), np.bool_),
@@ -194,15 +196,14 @@ def _on_discs(seeds: Seeds, circles: _Circles, detail: Detail) -> Seeds:
 
 def _plane(level: Floats, circles: _Circles) -> dict[str, Floats]:
     """Return the plane through grey levels on the rim, as columns of seeds."""
-    radius = circles.radius[:, 0]
-    tilt_row, tilt_col = (2 * (level * way).mean(axis=1) / radius for way in (SINE, COSINE))
-    return {"threshold": level.mean(axis=1), "tilt_row": tilt_row, "tilt_col": tilt_col}
+    tilt_row, tilt_col = (2 * (level * way[:, None]).mean(axis=0) / circles.radius for way in (SINE, COSINE))
+    return {"threshold": level.mean(axis=0), "tilt_row": tilt_row, "tilt_col": tilt_col}
 
 
 def _all_but_a_quarter(step: Floats | FloatImage) -> Floats:
     """Return the step that three quarters of the rays have at least."""
-    rank = step.shape[1] // 4
-    return np.asarray(np.partition(step, rank, axis=1)[:, rank], np.float64)
+    rank = len(step) // 4
+    return np.asarray(np.sort(step, axis=0)[rank], np.float64)
 
 
 def _filled(detail: Detail, seeds: Seeds, circles: _Circles, rim_px: Floats) -> Regions:
@@ -213,11 +214,11 @@ def _filled(detail: Detail, seeds: Seeds, circles: _Circles, rim_px: Floats) -> 
     offset = np.arange(-math.ceil(rim_px.max()), math.ceil(rim_px.max()) + 1)
     row = seeds.row_px.astype(np.int64)[:, None, None] + offset[:, None]
     col = seeds.col_px.astype(np.int64)[:, None, None] + offset
-    d_row, d_col = row - circles.row[:, :, None], col - circles.col[:, :, None]
+    d_row, d_col = row - circles.row[:, None, None], col - circles.col[:, None, None]
     turn = np.arctan2(d_row, d_col) % (2 * np.pi) * (len(SINE) / (2 * np.pi))
     before = np.floor(turn).astype(np.int64)
     each, share = np.arange(len(seeds))[:, None, None], turn - before
-    low, high = rim_px[each, before % len(SINE)], rim_px[each, (before + 1) % len(SINE)]
+    low, high = rim_px[before % len(SINE), each], rim_px[(before + 1) % len(SINE), each]
     within = np.hypot(d_row, d_col) <= low + share * (high - low)
     row, col = np.broadcast_arrays(row - detail.box.row_start, col - detail.box.col_start)
     within &= (row > 0) & (row < rows - 1) & (col > 0) & (col < cols - 1)

@@ -132,16 +132,13 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     """
     band = detail.bands[0]
     level = detail.levels[band.level]
-    away = np.linspace(-0.5, 0.5, LINE_PLACES) * (LINE_MM / detail.pixel_mm / level.step_px)
+    away = np.linspace(-0.5, 0.5, LINE_PLACES)[:, None, None] * (LINE_MM / detail.pixel_mm / level.step_px)
     angle = np.arange(LINE_DIRECTIONS)[:, None] * (np.pi / LINE_DIRECTIONS)
-    places = Places((len(seeds), LINE_DIRECTIONS, LINE_PLACES))
+    places = Places((LINE_PLACES, LINE_DIRECTIONS, len(seeds)))
     for axis, (place, cells, way) in enumerate(
         ((seeds.row_px, places.row, np.sin), (seeds.col_px, places.col, np.cos))
     ):
-        start = level.to_cells(place, axis).astype(np.float32)
-        np.add(start[:, None, None], (away * way(angle)).astype(np.float32), out=cells)
+        np.add(level.to_cells(place, axis).astype(np.float32), (away * way(angle)).astype(np.float32), out=cells)
     response = places.bilinear(band.response)
     noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
-    # a product with equal weights is a mean, several times as fast over so short an axis
-    mean = response.reshape(-1, LINE_PLACES) @ np.full(LINE_PLACES, 1 / LINE_PLACES, np.float32)
-    return np.asarray(mean.reshape(-1, LINE_DIRECTIONS).max(axis=1) / noise, np.float64)
+    return np.asarray(response.mean(axis=0).max(axis=0) / noise, np.float64)

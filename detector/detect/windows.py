@@ -125,11 +125,11 @@ def grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> Grown:
 
 def _brightest(tophat: StepImage, windows: Windows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where within a cell of each seed the brightest cell lies."""
-    row = windows.inner(NINE_ROWS, windows.row[:, None])
-    col = windows.inner(NINE_COLS, windows.col[:, None])
+    row = windows.inner(NINE_ROWS[:, None], windows.row)
+    col = windows.inner(NINE_COLS[:, None], windows.col)
     each = np.arange(len(tophat))
-    best = tophat[each[:, None], row, col].argmax(axis=1)
-    return row[each, best], col[each, best]
+    best = tophat.ravel().take((each * windows.side + row) * windows.side + col).argmax(axis=0)
+    return row[best, each], col[best, each]
 
 
 def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) -> BoolImage:

@@ -114,7 +114,7 @@ def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[
     def at(row: Integers, col: Integers) -> FloatImage:
         return pixels[np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
 
-    best = at(row[:, None] + NINE_ROWS, col[:, None] + NINE_COLS).argmax(axis=1)
+    best = at(row + NINE_ROWS[:, None], col + NINE_COLS[:, None]).argmax(axis=0)
     row, col = row + NINE_ROWS[best], col + NINE_COLS[best]
     peak = at(row, col)
     near, far = (
@@ -145,19 +145,19 @@ def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Fl
     """
     seeds = marks.seeds
     peak = marks.seeds.threshold + 0.5 * marks.seeds.height
-    angle = np.arange(N_RING_DIRECTIONS) * (2 * np.pi / N_RING_DIRECTIONS)
+    # direction by spot: numpy takes long to go round short axes within long ones
+    angle = np.arange(N_RING_DIRECTIONS)[:, None] * (2 * np.pi / N_RING_DIRECTIONS)
     steps = np.array([level.step_px for level in detail.levels])
     features: dict[str, Floats] = {}
     for radius_mm in RING_RADII_MM:
         radius_px = radius_mm / detail.pixel_mm
         level = detail.levels[int(np.argmin(np.abs(np.log(steps / (radius_px / 4)))))]
-        row = seeds.row_px[:, None] + radius_px * np.sin(angle)
-        col = seeds.col_px[:, None] + radius_px * np.cos(angle)
-        contrast = (peak[:, None] - level.sample(row, col)) / noise[:, None]
-        pair = 0.5 * (contrast[:, : N_RING_DIRECTIONS // 2] + contrast[:, N_RING_DIRECTIONS // 2 :])
+        row, col = seeds.row_px + radius_px * np.sin(angle), seeds.col_px + radius_px * np.cos(angle)
+        contrast = (peak - level.sample(row, col)) / noise
+        pair = 0.5 * (contrast[: N_RING_DIRECTIONS // 2] + contrast[N_RING_DIRECTIONS // 2 :])
         name = f"ring_{radius_mm:g}"
-        features[f"{name}_mean"] = contrast.mean(axis=1)
-        features[f"{name}_lowest"] = contrast.min(axis=1)
-        features[f"{name}_spread"] = contrast.std(axis=1)
-        features[f"{name}_evenness"] = pair.min(axis=1) / np.maximum(pair.max(axis=1), 1e-6)
+        features[f"{name}_mean"] = contrast.mean(axis=0)
+        features[f"{name}_lowest"] = contrast.min(axis=0)
+        features[f"{name}_spread"] = contrast.std(axis=0)
+        features[f"{name}_evenness"] = pair.min(axis=0) / np.maximum(pair.max(axis=0), 1e-6)
     return features
