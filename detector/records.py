@@ -251,11 +251,12 @@ class Table:
     @classmethod
     def blank(cls, n_rows: int, **known: ArrayLike) -> Self:
         """Return `n_rows` rows with the `known` columns filled and all others at zero, NaN or empty text."""
-        values: dict[str, ArrayLike] = {
+        blank: dict[str, ArrayLike] = {
             c.name: np.full(n_rows, np.nan, c.dtype) if c.dtype[0] == "f" else np.zeros(n_rows, c.dtype)
             for c in cls.columns()
+            if c.name not in known
         }
-        return cls(**(values | known))
+        return cls(**(blank | known))
 
     def __len__(self) -> int:
         return len(getattr(self, self.columns()[0].name))

@@ -184,7 +184,10 @@ def _track(ends: Floats, confidence: Floats, rows: NDArray[np.int64], sure: floa
         return in_track
     # the doubtful ones may be strands: the walls are sought without them first
     starts = [_double(ends[rows[is_sure]])] if LEAST_PIECES <= np.count_nonzero(is_sure) < len(rows) else []
-    for first in (*starts, _double(ends[rows]), _fit(ends[rows])):
+    starts.append(_double(ends[rows]))
+    if starts[-1].half_mm:
+        starts.append(_fit(ends[rows]))
+    for first in starts:
         walls, fits = _follow(first, ends[rows])
         if fits.sum() < (LEAST_PIECES if walls.half_mm else LEAST_SINGLE):
             continue
