@@ -129,7 +129,7 @@ def _calipers(border: Border, spacing: Floats, orientation_deg: Floats) -> tuple
     # place and number in one integer, so that the greatest of a spot tells whose it is: numbers stand in the last bits
     # of places far from zero, whose bits rise as they do
     bits = np.int64(2 ** n_points.bit_length() - 1)
-    number, far = np.arange(n_points), 2 * np.hypot(y, x).max()
+    number, far = np.arange(n_points), 2 * (y.max() + x.max())
     corner = np.empty((2 * N_DIRECTIONS, len(starts)), np.int64)
     caliper = np.empty((N_DIRECTIONS + 1, len(starts)))
     for k, angle in enumerate(np.arange(N_DIRECTIONS) * (np.pi / N_DIRECTIONS)):
@@ -139,8 +139,8 @@ def _calipers(border: Border, spacing: Floats, orientation_deg: Floats) -> tuple
         corner[k + N_DIRECTIONS] = np.minimum.reduceat(key, starts) & bits
         caliper[k] = along[corner[k]] - along[corner[k + N_DIRECTIONS]]
     # 2.5 degrees off its axis a thin line looks a good deal wider
-    angle = np.radians(orientation_deg + 90)[border.spot]
-    along = x * np.cos(angle) + y * np.sin(angle)
+    angle = np.radians(orientation_deg + 90)
+    along = x * np.cos(angle)[border.spot] + y * np.sin(angle)[border.spot]
     caliper[-1] = np.maximum.reduceat(along, starts) - np.minimum.reduceat(along, starts)
     corner_x, corner_y = x[corner], y[corner]
     hull = 0.5 * np.sum(corner_x * np.roll(corner_y, -1, axis=0) - np.roll(corner_x, -1, axis=0) * corner_y, axis=0)
