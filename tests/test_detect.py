@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from detector.breast import find_breast
-from detector.detect import _is_other_scale, _measured, detect_marks
+from detector.detect import _is_other_scale, _measured, detect_marks, grains
 from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
@@ -598,6 +598,61 @@ def test_specks_in_a_lump_are_no_disc() -> None:
     for added, found in ((lump, True), (lump + specks, False)):
         discs = discs_of(pixels + added).seeds
         assert (np.hypot(discs.row_px - 383.5, discs.col_px - 239.5) < 5).any() == found
+
+
+# --- grains that have grown together
+
+HEAP_MM = ((38.0, 24.0), (38.0, 24.55), (38.5, 24.8), (38.5, 25.35))
+"""Middles of four grains of 0.5 mm that touch."""
+
+
+def heap_marks(
+    height: float = 150, *, seed: int = 1, spacing_mm: float = 0.1
+) -> tuple[Detail, Marks, NDArray[np.intp]]:
+    """Return the marks of a heap of grains, and which of them lie on it."""
+    pixels = tissue(seed=seed, spacing_mm=spacing_mm)
+    grains = [disc(pixels.shape, place, 0.5, spacing_mm) for place in HEAP_MM]
+    mammogram = as_mammogram(
+        pixels + height * np.maximum.reduce(grains), view="CC", spacing_mm=(spacing_mm, spacing_mm)
+    )
+    breast = find_breast(mammogram, SETTINGS.breast)
+    detail = enhance_detail(mammogram, breast, SETTINGS.enhance)
+    marks = detect_marks(detail, breast, SETTINGS.detect)
+    place_mm = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1) * spacing_mm
+    return detail, marks, np.flatnonzero(np.hypot(*(place_mm - np.mean(HEAP_MM, axis=0)).T) < 0.9)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_grains_that_touch_are_told_apart(seed: int) -> None:
+    spacing_mm = 0.05
+    _, marks, on_heap = heap_marks(seed=seed, spacing_mm=spacing_mm)
+    check(marks)
+    assert len(on_heap) == len(HEAP_MM)
+    place_mm = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1)[on_heap] * spacing_mm
+    away = np.hypot(*(place_mm[:, None] - np.array(HEAP_MM)).transpose(2, 0, 1))
+    assert sorted(away.argmin(axis=1)) == list(range(len(HEAP_MM)))
+    assert away.min(axis=1).max() < 0.2
+    area_mm2 = spacing_mm**2 * np.bincount(marks.labels.ravel())[1:][on_heap]
+    assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(np.full(len(HEAP_MM), 0.5), rel=0.25)
+
+
+@pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1, 0.2])
+def test_of_a_heap_more_is_seen_than_one_thing(spacing_mm: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = [len(heap_marks(300, seed=seed, spacing_mm=spacing_mm)[2]) for seed in (1, 2, 3)]
+    monkeypatch.setattr(grains, "DEPTH_SHARE", 2.0)
+    together = [len(heap_marks(300, seed=seed, spacing_mm=spacing_mm)[2]) for seed in (1, 2, 3)]
+    assert np.greater(apart, together).all(), (apart, together)
+
+
+def test_what_is_solid_or_uneven_by_noise_alone_is_one_thing() -> None:
+    for seed in range(3):
+        pixels = tissue(seed=seed)
+        for row in (12.0, 24.0, 38.0, 50.0, 62.0):
+            pixels += 40 * disc(pixels.shape, (row, 20.0), 2.0)
+        _, _, marks = marks_of(pixels)
+        for row in (12.0, 24.0, 38.0, 50.0, 62.0):
+            near = np.hypot(marks.seeds.row_px - 10 * row, marks.seeds.col_px - 200) < 9
+            assert np.count_nonzero(near) <= 1
 
 
 @pytest.mark.parametrize("height", [0, 400])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.discs import find_discs
+from detector.detect.grains import part_grains
 from detector.detect.levels import coarsest_levels
 from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps, strongest_regions
 from detector.detect.peaks import find_peaks
@@ -38,7 +39,8 @@ def detect_marks(
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
     cluster seen as one blob and a speck of it the latter. What measures otherwise than the band that saw it says is
-    outlined once more, at the scale that it has; and discs, whose outline is sought along rays, join.
+    outlined once more, at the scale that it has; and discs, whose outline is sought along rays, join. What is a heap of
+    grains in the end is cut into these.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def detect_marks(
     """
     if not detail.levels:
         return Marks(np.zeros((0, 0), np.uint16), np.empty(0, np.int32), Seeds.empty(), detail.box)
-    seeds = find_peaks(detail, breast, settings)
+    seeds = peaks = find_peaks(detail, breast, settings)
     # one canvas throughout, since the first touch of so many pixels takes a while; it must hold discs as well
     dtype = np.uint16 if len(seeds) < 2**15 else np.uint32
     canvas = (buffers or Buffers()).take("labels", detail.levels[0].image.shape, dtype)
@@ -67,7 +69,7 @@ def detect_marks(
     anew = grow_regions(detail, seeds[other], settings)
     canvas.ravel()[first.pixel] = 0
     regions = Regions.concatenate([first.only(~other), anew, find_discs(detail, breast, settings)])
-    return resolve_overlaps(regions, detail, canvas)
+    return part_grains(resolve_overlaps(regions, detail, canvas), peaks, detail, canvas)
 
 
 def _is_other_scale(measured: Seeds, seen: Seeds) -> BoolImage:
