@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -606,26 +607,31 @@ HEAP_MM = ((38.0, 24.0), (38.0, 24.55), (38.5, 24.8), (38.5, 25.35))
 """Middles of four grains of 0.5 mm that touch."""
 
 
-def heap_marks(
-    height: float = 150, *, seed: int = 1, spacing_mm: float = 0.1
-) -> tuple[Detail, Marks, NDArray[np.intp]]:
-    """Return the marks of a heap of grains, and which of them lie on it."""
+def marks_on(spot: Callable[[tuple[int, int]], Floats], seed: int, spacing_mm: float) -> tuple[Marks, NDArray[np.intp]]:
+    """Return the marks of what lies about (38.4, 24.4) mm on tissue, and which of them lie there."""
     pixels = tissue(seed=seed, spacing_mm=spacing_mm)
-    grains = [disc(pixels.shape, place, 0.5, spacing_mm) for place in HEAP_MM]
-    mammogram = as_mammogram(
-        pixels + height * np.maximum.reduce(grains), view="CC", spacing_mm=(spacing_mm, spacing_mm)
-    )
+    mammogram = as_mammogram(pixels + spot(pixels.shape), view="CC", spacing_mm=(spacing_mm, spacing_mm))
     breast = find_breast(mammogram, SETTINGS.breast)
-    detail = enhance_detail(mammogram, breast, SETTINGS.enhance)
-    marks = detect_marks(detail, breast, SETTINGS.detect)
+    marks = detect_marks(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
     place_mm = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1) * spacing_mm
-    return detail, marks, np.flatnonzero(np.hypot(*(place_mm - np.mean(HEAP_MM, axis=0)).T) < 0.9)
+    return marks, np.flatnonzero(np.hypot(*(place_mm - [38.4, 24.4]).T) < 1.2)
 
 
+def heap_marks(heights: Sequence[float], *, seed: int, spacing_mm: float) -> tuple[Marks, NDArray[np.intp]]:
+    """Return the marks of a heap of grains, and which of them lie on it."""
+
+    def heap(shape: tuple[int, int]) -> Floats:
+        grains = (h * disc(shape, place, 0.5, spacing_mm) for h, place in zip(heights, HEAP_MM, strict=True))
+        return np.asarray(np.maximum.reduce(list(grains)), np.float64)
+
+    return marks_on(heap, seed, spacing_mm)
+
+
+@pytest.mark.parametrize("heights", [(150, 150, 150, 150), (260, 200, 260, 200)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_grains_that_touch_are_told_apart(seed: int) -> None:
+def test_grains_that_touch_are_told_apart(seed: int, heights: Sequence[float]) -> None:
     spacing_mm = 0.05
-    _, marks, on_heap = heap_marks(seed=seed, spacing_mm=spacing_mm)
+    marks, on_heap = heap_marks(heights, seed=seed, spacing_mm=spacing_mm)
     check(marks)
     assert len(on_heap) == len(HEAP_MM)
     place_mm = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1)[on_heap] * spacing_mm
@@ -636,23 +642,53 @@ def test_grains_that_touch_are_told_apart(seed: int) -> None:
     assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(np.full(len(HEAP_MM), 0.5), rel=0.25)
 
 
+def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
+    image = np.zeros((200, 200), np.int16)
+    rows, cols = np.indices(image.shape)
+    for col, height in ((95, 1000), (103, 600)):
+        hill = height * np.exp(-((rows - 100) ** 2 + (cols - col) ** 2) / (2 * 2.5**2))
+        image = np.maximum(image, np.rint(hill)).astype(np.int16)
+    detail, places = bare_detail(image), np.array([95.0, 103.0])
+    peaks = Seeds.blank(2, row_px=[100.0] * 2, col_px=places, response_sigma=[9.0] * 2, top=[1000.0, 600.0])
+    mark = Seeds.blank(
+        1, row_px=[100.0], col_px=[95.0], height=[400.0], threshold=[200.0], tilt_row=[0.0], tilt_col=[0.0]
+    )
+    label = (image > 200).astype(np.uint16)
+    pixels = np.flatnonzero(label).astype(np.int32)
+    parted = grains.part_grains(Marks(label, pixels, mark, detail.box), peaks, detail, label)
+    for number, half in ((1, 500), (2, 300)):
+        assert np.array_equal(
+            parted.labels == number, (image > half) & ((cols < 100) if number == 1 else (cols >= 100))
+        )
+    assert np.array_equal(parted.pixels, np.flatnonzero(parted.labels))
+
+
 @pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1, 0.2])
 def test_of_a_heap_more_is_seen_than_one_thing(spacing_mm: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    apart = [len(heap_marks(300, seed=seed, spacing_mm=spacing_mm)[2]) for seed in (1, 2, 3)]
+    apart = [len(heap_marks([300] * 4, seed=seed, spacing_mm=spacing_mm)[1]) for seed in (1, 2, 3)]
     monkeypatch.setattr(grains, "DEPTH_SHARE", 2.0)
-    together = [len(heap_marks(300, seed=seed, spacing_mm=spacing_mm)[2]) for seed in (1, 2, 3)]
+    together = [len(heap_marks([300] * 4, seed=seed, spacing_mm=spacing_mm)[1]) for seed in (1, 2, 3)]
     assert np.greater(apart, together).all(), (apart, together)
 
 
-def test_what_is_solid_or_uneven_by_noise_alone_is_one_thing() -> None:
-    for seed in range(3):
-        pixels = tissue(seed=seed)
-        for row in (12.0, 24.0, 38.0, 50.0, 62.0):
-            pixels += 40 * disc(pixels.shape, (row, 20.0), 2.0)
-        _, _, marks = marks_of(pixels)
-        for row in (12.0, 24.0, 38.0, 50.0, 62.0):
-            near = np.hypot(marks.seeds.row_px - 10 * row, marks.seeds.col_px - 200) < 9
-            assert np.count_nonzero(near) <= 1
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_round_spot_with_a_furrow_is_one_thing(seed: int) -> None:
+    def furrowed(shape: tuple[int, int]) -> Floats:
+        col_mm = (np.arange(shape[1]) + 0.5) * 0.05
+        furrow = 1 - 0.45 * np.exp(-((col_mm - 24.4) ** 2) / (2 * 0.12**2))
+        return np.asarray(300 * disc(shape, (38.4, 24.4), 1.6, 0.05) * furrow, np.float64)
+
+    assert len(marks_on(furrowed, seed, 0.05)[1]) == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_bent_bar_uneven_by_noise_alone_is_one_thing(seed: int) -> None:
+    def bar(shape: tuple[int, int]) -> Floats:
+        path = [(37.8 + 0.1 * step, 23.9) for step in range(13)] + [(39.0, 23.9 + 0.1 * step) for step in range(11)]
+        return np.asarray(80 * np.maximum.reduce([disc(shape, place, 0.4, 0.05) for place in path]), np.float64)
+
+    assert len(marks_on(bar, seed, 0.05)[1]) == 1
 
 
 @pytest.mark.parametrize("height", [0, 400])
