@@ -76,12 +76,31 @@ def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Labels) -> Ma
     """
     peaks = peaks[peaks.response_sigma >= GRAIN_SIGMA]
     owner = image.ravel().take(peak_pixels(peaks, detail)).astype(np.int64)
-    heaps = [
-        heap
-        for label in np.flatnonzero(_may_be_heap(peaks, owner, len(marks.seeds), detail.pixel_mm)).tolist()
-        if (heap := _heap(label, marks.seeds[label - 1 : label], peaks[owner == label], detail, image))
-    ]
+    asked = np.flatnonzero(_may_be_heap(peaks, owner, len(marks.seeds), detail.pixel_mm)[owner])
+    if not len(asked):
+        return marks
+    peaks, owner, noise = _over_marks(peaks[asked], marks.seeds, owner[asked] - 1, detail)
+    heaps = []
+    for mark in np.unique(owner).tolist():
+        own = np.flatnonzero(owner == mark)
+        heap = _heap(mark + 1, peaks[own], float(noise[own[0]]), detail, image)
+        heaps += [heap] if heap else []
     return _with_heaps(marks, heaps, image) if heaps else marks
+
+
+def _over_marks(
+    peaks: Seeds, marks: Seeds, owner: NDArray[np.int64], detail: Detail
+) -> tuple[Seeds, NDArray[np.int64], Floats]:
+    """Return the peaks with height, outline and tilt over what surrounds their marks, and the noise there."""
+    base = marks.level_at(owner, peaks.row_px, peaks.col_px) - 0.5 * marks.height[owner]
+    peaks = peaks.replace(
+        height=peaks.top - base,
+        threshold=0.5 * (peaks.top + base),
+        tilt_row=marks.tilt_row[owner],
+        tilt_col=marks.tilt_col[owner],
+        edge=np.full(len(peaks), np.nan),
+    )
+    return peaks, owner, detail.noise_at(marks.row_px[owner], marks.col_px[owner])
 
 
 def _may_be_heap(peaks: Seeds, owner: NDArray[np.int64], n_marks: int, pixel_mm: float) -> BoolImage:
@@ -96,7 +115,7 @@ def _may_be_heap(peaks: Seeds, owner: NDArray[np.int64], n_marks: int, pixel_mm:
     return np.asarray(spread * pixel_mm >= APART_MM, np.bool_)
 
 
-def _heap(label: int, mark: Seeds, peaks: Seeds, detail: Detail, image: Labels) -> _Heap | None:
+def _heap(label: int, peaks: Seeds, noise: float, detail: Detail, image: Labels) -> _Heap | None:
     """Return a mark as a heap of grains, or None where it is one object."""
     grey = detail.levels[0].image
     row, col = np.divmod(peak_pixels(peaks, detail), grey.shape[1])
@@ -105,16 +124,14 @@ def _heap(label: int, mark: Seeds, peaks: Seeds, detail: Detail, image: Labels) 
     (top, bottom), (left, right) = ((start, min(stop, n)) for (start, stop), n in zip(spans, grey.shape, strict=True))
     box = Box(top, bottom, left, right)
     inside = image[box.slices] == label
-    if inside[[0, -1]].any() or inside[:, [0, -1]].any() or _is_solid(inside):
+    if inside[[0, -1]].any() or inside[:, [0, -1]].any():
         return None
-    base = mark.level_at(np.zeros(len(peaks), np.intp), peaks.row_px, peaks.col_px) - 0.5 * mark.height[0]
-    peaks = peaks.replace(height=peaks.top - base, threshold=0.5 * (peaks.top + base))
-    peaks = peaks.replace(
-        tilt_row=np.full(len(peaks), mark.tilt_row[0]),
-        tilt_col=np.full(len(peaks), mark.tilt_col[0]),
-        edge=np.full(len(peaks), np.nan),
-    )
-    noise = float(detail.noise_at(mark.row_px, mark.col_px)[0])
+    # no more than the mark itself, and one pixel around it
+    rows, cols = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    inside = inside[rows[0] - 1 : rows[-1] + 2, cols[0] - 1 : cols[-1] + 2]
+    box = Box(top + int(rows[0]) - 1, top + int(rows[-1]) + 2, left + int(cols[0]) - 1, left + int(cols[-1]) + 2)
+    if _is_solid(inside):
+        return None
     places = np.stack([row - box.row_start, col - box.col_start], axis=1)
     hills = _Hills(box, inside, grey[box.slices].astype(np.float64))
     grains = _apart(hills, places, peaks, noise)
