@@ -32,6 +32,7 @@ from detector.records import (
     Noise,
     StepImage,
     Zone,
+    order_of_whole,
 )
 from detector.settings import EnhanceSettings
 
@@ -291,8 +292,7 @@ class _Cells:
         self.weight = self.inside.astype(np.float32)
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
-        # whole numbers of 16 bits are sorted by their digits, in a tenth of the time
-        order = np.argsort(greys.astype(np.uint16), kind="stable")
+        order = order_of_whole(greys)
         self.group_size = len(greys) // N_GREYS
         starts = np.linspace(0, len(greys), N_GREYS, endpoint=False).astype(np.int64)
         self.groups = np.flatnonzero(self.inside)[order][starts[:, None] + np.arange(self.group_size)]

@@ -351,8 +351,7 @@ def test_a_strip_along_the_side_of_the_breasts_box_goes(turns: int) -> None:
     """It is 8 mm wide: as wide as the breast's parts are at least only if it went on beyond the box."""
     grey = np.full((160, 180), 100.0, np.float32)
     grey[20:100, 20:80] = grey[84:100, 20:150] = 1000.0
-    area = np.rot90(
-        find_area(np.rot90(grey, turns).copy(), np.ones(np.rot90(grey, turns).shape, np.bool_), 0.5), -turns
-    )
+    turned = np.rot90(grey, turns).copy()
+    area = np.rot90(find_area(turned, np.ones(turned.shape, np.bool_), 0.5), -turns)
     assert area[25:95, 25:75].all()
     assert not area[:, 95:].any()

@@ -75,8 +75,8 @@ def disc(shape: tuple[int, int], at_mm: tuple[float, float], diameter_mm: float,
     return np.asarray(ndimage.gaussian_filter(out, 0.07 / spacing_mm))
 
 
-def marks_of(pixels: Any, **changed: Any) -> tuple[Mammogram, Detail, Marks]:
-    mammogram = as_mammogram(pixels, view="CC")
+def marks_of(pixels: Any, spacing_mm: float = 0.1, **changed: Any) -> tuple[Mammogram, Detail, Marks]:
+    mammogram = as_mammogram(pixels, view="CC", spacing_mm=(spacing_mm, spacing_mm))
     settings = dataclasses.replace(SETTINGS.detect, **changed)
     breast = find_breast(mammogram, SETTINGS.breast)
     detail = enhance_detail(mammogram, breast, SETTINGS.enhance)
@@ -610,9 +610,7 @@ HEAP_MM = ((38.0, 24.0), (38.0, 24.55), (38.5, 24.8), (38.5, 25.35))
 def marks_on(spot: Callable[[tuple[int, int]], Floats], seed: int, spacing_mm: float) -> tuple[Marks, NDArray[np.intp]]:
     """Return the marks of what lies about (38.4, 24.4) mm on tissue, and which of them lie there."""
     pixels = tissue(seed=seed, spacing_mm=spacing_mm)
-    mammogram = as_mammogram(pixels + spot(pixels.shape), view="CC", spacing_mm=(spacing_mm, spacing_mm))
-    breast = find_breast(mammogram, SETTINGS.breast)
-    marks = detect_marks(enhance_detail(mammogram, breast, SETTINGS.enhance), breast, SETTINGS.detect)
+    _, _, marks = marks_of(pixels + spot(pixels.shape), spacing_mm)
     place_mm = np.stack([marks.seeds.row_px, marks.seeds.col_px], axis=1) * spacing_mm
     return marks, np.flatnonzero(np.hypot(*(place_mm - [38.4, 24.4]).T) < 1.2)
 
@@ -693,8 +691,8 @@ def test_a_bent_bar_uneven_by_noise_alone_is_one_thing(seed: int) -> None:
 
 @pytest.mark.parametrize("height", [0, 400])
 def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: float) -> None:
-    """Of some 23 peaks along it two remain on average, which stand out from the tissue as well."""
-    n_on_skin, n_found, n_images = 0, 0, 8
+    """Of some 23 peaks along it two or three remain on average, which stand out from the tissue as well."""
+    n_on_skin, n_found, n_images = 0, 0, 24
     for seed in range(n_images):
         pixels = tissue(seed=seed, noise=4.0)
         rows, cols = np.indices(pixels.shape) * 0.1
@@ -706,7 +704,7 @@ def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: 
         from_skin_mm = (66.0 - 0.1 * seeds.row_px - 0.03 * seeds.col_px) / np.hypot(1, 0.3)
         n_on_skin += int(np.count_nonzero((np.abs(from_skin_mm) < 1.0) & ~is_speck))
         n_found += int(is_speck.any())
-    assert n_on_skin <= 4 * n_images
+    assert n_on_skin <= 3 * n_images
     assert n_found == (n_images if height else 0)
 
 

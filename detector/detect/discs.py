@@ -83,18 +83,19 @@ class _Circles:
         return _Circles(self.row[rows], self.col[rows], self.radius[rows])
 
     def sample(self, level: Level, away_px: Floats) -> FloatImage:
-        """Return grey levels on the rays at distances from the middle, shape (n places, 16, n) or (16, n) as these."""
+        """Return grey levels on the rays, at distances from the middle that are shaped as `sample_rays` takes them."""
         return sample_rays(level, self.row, self.col, away_px)
 
     def steps(self, level: Level, shares: tuple[float, float], n_places: int, delta_px: float) -> tuple[Floats, Floats]:
         """Return how far the steepest fall lies on each ray, and by how much the level falls there, shape (16, n)."""
-        away = self.radius * np.linspace(*shares, n_places)[:, None, None]
+        places = np.linspace(*shares, n_places)
+        away = self.radius * places[:, None, None]
         fall = self.sample(level, np.maximum(away - delta_px, 0)) - self.sample(level, away + delta_px)
         # neighbouring rays are averaged, lest the steepest be the noise's
         fall = smoothed_around(fall)
         steepest = fall.argmax(axis=0)
         step = np.take_along_axis(fall, steepest[None], axis=0)[0]
-        return self.radius * np.linspace(*shares, n_places)[steepest], step.astype(np.float64)
+        return self.radius * places[steepest], step.astype(np.float64)
 
     def inner(self, level: Level) -> tuple[Floats, Floats]:
         """Return the mean grey level within, and the standard deviation about a surface of second degree."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.levels import peak_pixels
+from detector.detect.overlaps import Ranks, numbered
 from detector.records import BoolImage, Box, Detail, Marks, Seeds
 
 GRAIN_SIGMA, APART_MM = 6.0, 0.4
@@ -30,8 +30,19 @@ REACH_MM = 6.0
 LEAST_GRAIN_MM = 0.2
 """Diameter of the smallest grain that is told from its neighbours."""
 
-Labels = NDArray[np.unsignedinteger[Any]]
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """Peaks as seeds of grains, their places (row, col) on the finest level, and how deep their saddles must be."""
+
+    seeds: Seeds
+    place: NDArray[np.int64]
+    depth: Floats
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> _Peaks:
+        return _Peaks(self.seeds[rows], self.place[rows], self.depth[rows])
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,10 @@ class _Hills:
     box: Box
     inside: BoolImage
     grey: Floats
+
+    def at(self, peaks: _Peaks) -> list[tuple[int, int]]:
+        """Return the peaks' places in the box."""
+        return [(row - self.box.row_start, col - self.box.col_start) for row, col in peaks.place.tolist()]
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class _Heap:
     grain: NDArray[np.int64]
 
 
-def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Labels) -> Marks:
+def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Marks:
     """Return the marks, those that are heaps of grains cut into these: in a group each of them counts.
 
     A peak within a mark that is not solid is a grain of its own if the mark falls apart between it and every brighter
@@ -75,53 +90,49 @@ def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Labels) -> Ma
         Rows ordered by row, then column.
     """
     peaks = peaks[peaks.response_sigma >= GRAIN_SIGMA]
-    owner = image.ravel().take(peak_pixels(peaks, detail)).astype(np.int64)
-    asked = np.flatnonzero(_may_be_heap(peaks, owner, len(marks.seeds), detail.pixel_mm)[owner])
-    if not len(asked):
-        return marks
-    peaks, owner, noise = _over_marks(peaks[asked], marks.seeds, owner[asked] - 1, detail)
-    heaps = []
-    for mark in np.unique(owner).tolist():
-        own = np.flatnonzero(owner == mark)
-        heap = _heap(mark + 1, peaks[own], float(noise[own[0]]), detail, image)
-        heaps += [heap] if heap else []
+    pixel = peak_pixels(peaks, detail)
+    label = image.ravel().take(pixel).astype(np.int64)
+    asked = np.flatnonzero(_may_be_heap(peaks, label, len(marks.seeds), detail.pixel_mm)[label])
+    label, place = label[asked], np.stack(np.divmod(pixel[asked], image.shape[1]), axis=1)
+    over = _over_marks(peaks[asked], place, marks.seeds, label - 1, detail)
+    found = (_heap(one, over[np.flatnonzero(label == one)], detail, image) for one in np.unique(label).tolist())
+    heaps = [heap for heap in found if heap]
     return _with_heaps(marks, heaps, image) if heaps else marks
 
 
 def _over_marks(
-    peaks: Seeds, marks: Seeds, owner: NDArray[np.int64], detail: Detail
-) -> tuple[Seeds, NDArray[np.int64], Floats]:
-    """Return the peaks with height, outline and tilt over what surrounds their marks, and the noise there."""
+    peaks: Seeds, place: NDArray[np.int64], marks: Seeds, owner: NDArray[np.int64], detail: Detail
+) -> _Peaks:
+    """Return the peaks as grains over what surrounds the marks that they lie in."""
     base = marks.level_at(owner, peaks.row_px, peaks.col_px) - 0.5 * marks.height[owner]
-    peaks = peaks.replace(
+    seeds = peaks.replace(
         height=peaks.top - base,
         threshold=0.5 * (peaks.top + base),
         tilt_row=marks.tilt_row[owner],
         tilt_col=marks.tilt_col[owner],
         edge=np.full(len(peaks), np.nan),
     )
-    return peaks, owner, detail.noise_at(marks.row_px[owner], marks.col_px[owner])
+    noise = detail.noise_at(marks.row_px[owner], marks.col_px[owner])
+    return _Peaks(seeds, place, np.maximum(DEPTH_SHARE * seeds.height, DEPTH_SIGMA * noise))
 
 
-def _may_be_heap(peaks: Seeds, owner: NDArray[np.int64], n_marks: int, pixel_mm: float) -> BoolImage:
+def _may_be_heap(peaks: Seeds, label: NDArray[np.int64], n_marks: int, pixel_mm: float) -> BoolImage:
     """Return which labels have two peaks apart, shape (n_marks + 1,); what is no mark has none."""
     spread = np.zeros(n_marks + 1)
     for place in (peaks.row_px, peaks.col_px):
         low, high = np.full(n_marks + 1, np.inf), np.full(n_marks + 1, -np.inf)
-        np.minimum.at(low, owner, place)
-        np.maximum.at(high, owner, place)
+        np.minimum.at(low, label, place)
+        np.maximum.at(high, label, place)
         spread = np.maximum(spread, high - low)
     spread[0] = 0
     return np.asarray(spread * pixel_mm >= APART_MM, np.bool_)
 
 
-def _heap(label: int, peaks: Seeds, noise: float, detail: Detail, image: Labels) -> _Heap | None:
+def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> _Heap | None:
     """Return a mark as a heap of grains, or None where it is one object."""
-    grey = detail.levels[0].image
-    row, col = np.divmod(peak_pixels(peaks, detail), grey.shape[1])
     reach = math.ceil(REACH_MM / detail.pixel_mm)
-    spans = ((max(int(place.min()) - reach, 0), int(place.max()) + reach + 1) for place in (row, col))
-    (top, bottom), (left, right) = ((start, min(stop, n)) for (start, stop), n in zip(spans, grey.shape, strict=True))
+    low, high = np.maximum(peaks.place.min(axis=0) - reach, 0), peaks.place.max(axis=0) + reach + 1
+    (top, left), (bottom, right) = low.tolist(), np.minimum(high, image.shape).tolist()
     box = Box(top, bottom, left, right)
     inside = image[box.slices] == label
     if inside[[0, -1]].any() or inside[:, [0, -1]].any():
@@ -132,10 +143,9 @@ def _heap(label: int, peaks: Seeds, noise: float, detail: Detail, image: Labels)
     box = Box(top + int(rows[0]) - 1, top + int(rows[-1]) + 2, left + int(cols[0]) - 1, left + int(cols[-1]) + 2)
     if _is_solid(inside):
         return None
-    places = np.stack([row - box.row_start, col - box.col_start], axis=1)
-    hills = _Hills(box, inside, grey[box.slices].astype(np.float64))
-    grains = _apart(hills, places, peaks, noise)
-    return _divided(label, peaks[grains], places[grains], hills, detail) if len(grains) > 1 else None
+    hills = _Hills(box, inside, detail.levels[0].image[box.slices].astype(np.float64))
+    grains = _apart(hills, peaks)
+    return _divided(label, peaks[grains], hills, detail) if len(grains) > 1 else None
 
 
 def _is_solid(inside: BoolImage) -> bool:
@@ -145,58 +155,56 @@ def _is_solid(inside: BoolImage) -> bool:
     return bool(cv2.contourArea(outline) >= MOST_SOLID * cv2.contourArea(cv2.convexHull(outline)))
 
 
-def _apart(hills: _Hills, places: NDArray[np.int64], peaks: Seeds, noise: float) -> NDArray[np.intp]:
+def _apart(hills: _Hills, peaks: _Peaks) -> NDArray[np.intp]:
     """Return which peaks stand out from one another, the brightest first."""
-    grains: list[int] = []
-    for one in np.argsort(-peaks.top, kind="stable").tolist():
-        depth = max(DEPTH_SHARE * peaks.height[one], DEPTH_SIGMA * noise)
-        if peaks.height[one] <= depth:
+    places, seeds, grains = hills.at(peaks), peaks.seeds, list[int]()
+    for one in np.argsort(-seeds.top, kind="stable").tolist():
+        if seeds.height[one] <= peaks.depth[one]:
             continue
-        over = hills.inside & (hills.grey > peaks.top[one] - depth)
-        over[tuple(places[one])] = True
-        part = np.asarray(cv2.connectedComponents(over.view(np.uint8), connectivity=8)[1])
-        if all(part[tuple(places[other])] != part[tuple(places[one])] for other in grains):
+        hill = _part_at(hills.inside & (hills.grey > seeds.top[one] - peaks.depth[one]), places[one])
+        if not any(hill[places[other]] for other in grains):
             grains.append(one)
     return np.array(grains, np.intp)
 
 
-def _divided(label: int, grains: Seeds, places: NDArray[np.int64], hills: _Hills, detail: Detail) -> _Heap | None:
+def _part_at(over: BoolImage, place: tuple[int, int]) -> BoolImage:
+    """Return the 8-connected part that a place lies in; the place belongs to it in any case."""
+    over[place] = True
+    number = np.asarray(cv2.connectedComponents(over.view(np.uint8), connectivity=8)[1])
+    return np.asarray(number == number[place], np.bool_)
+
+
+def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> _Heap | None:
     """Return the heap with its pixels given to the grains; None if fewer than two are large enough."""
     from skimage.segmentation import watershed
 
-    box, width = hills.box, detail.levels[0].image.shape[1]
+    box, places, width = hills.box, hills.at(grains), detail.levels[0].image.shape[1]
     markers = np.zeros(hills.inside.shape, np.int32)
-    markers[tuple(places.T)] = np.arange(1, len(grains) + 1)
+    markers[tuple(np.transpose(places))] = np.arange(1, len(places) + 1)
     part = np.asarray(watershed(-hills.grey, markers, mask=hills.inside), np.int32)  # type: ignore[no-untyped-call]
-    pixels, owners = [], []
     rows = np.arange(box.row_start, box.row_stop)[:, None] + detail.box.row_start
     cols = np.arange(box.col_start, box.col_stop) + detail.box.col_start
     least = math.pi / 4 * (LEAST_GRAIN_MM / detail.pixel_mm) ** 2
-    kept: list[int] = []
-    for grain in range(len(grains)):
-        over = (part == grain + 1) & (hills.grey > grains.level_at(np.array([grain]), rows, cols))
-        over[tuple(places[grain])] = True
-        number = np.asarray(cv2.connectedComponents(over.view(np.uint8), connectivity=8)[1])
-        row, col = np.nonzero(number == number[tuple(places[grain])])
-        if len(row) < least:
-            continue
-        pixels.append((row + box.row_start) * width + col + box.col_start)
-        owners.append(np.full(len(row), len(kept)))
-        kept.append(grain)
+    kept, pixels = list[int](), list[NDArray[np.int64]]()
+    for grain, place in enumerate(places):
+        over = (part == grain + 1) & (hills.grey > grains.seeds.level_at(np.array([grain]), rows, cols))
+        row, col = np.nonzero(_part_at(over, place))
+        if len(row) >= least:
+            kept.append(grain)
+            pixels.append((row + box.row_start) * width + col + box.col_start)
     if len(kept) < 2:
         return None
-    return _Heap(label, grains[np.array(kept)], np.concatenate(pixels), np.concatenate(owners))
+    owner = np.repeat(np.arange(len(kept)), [len(own) for own in pixels])
+    return _Heap(label, grains.seeds[np.array(kept)], np.concatenate(pixels), owner)
 
 
-def _with_heaps(marks: Marks, heaps: list[_Heap], image: Labels) -> Marks:
+def _with_heaps(marks: Marks, heaps: list[_Heap], image: Ranks) -> Marks:
     """Return the marks with grains in place of heaps, painted anew."""
     n, flat = len(marks.seeds), image.ravel()
     whole = np.ones(n, np.bool_)
     whole[[heap.label - 1 for heap in heaps]] = False
     seeds = Seeds.concatenate([marks.seeds[whole], *(heap.seeds for heap in heaps)])
-    order = np.lexsort((seeds.col_px, seeds.row_px))
-    number = np.empty(len(order), image.dtype)
-    number[order] = np.arange(1, len(order) + 1)
+    order, number = numbered(seeds, image.dtype)
     label = np.zeros(n + 1, image.dtype)
     label[1:][whole] = number[: np.count_nonzero(whole)]
     flat[marks.pixels] = label[flat[marks.pixels]]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -46,15 +46,21 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
         Rows ordered by row, then column.
     """
     strongest = strongest_regions(regions, detail, image)
-    order = np.lexsort((strongest.seeds.col_px, strongest.seeds.row_px))
-    label_of_row = np.empty(len(order), image.dtype)
-    label_of_row[order] = np.arange(1, len(order) + 1)
+    order, label_of_row = numbered(strongest.seeds, image.dtype)
     by_pixel = np.argsort(strongest.pixel, kind="stable")
     seeds, pixel, label = strongest.seeds[order], strongest.pixel[by_pixel], label_of_row[strongest.owner[by_pixel]]
     part = _parts(pixel, label, seeds, detail)
     whole = part == part[np.searchsorted(pixel, peak_pixels(seeds, detail))][label - 1]
     image.ravel()[pixel] = np.where(whole, label, 0)
     return Marks(image, pixel[whole], seeds, detail.box)
+
+
+def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
+    """Return the order of seeds by row, then column, and the label of each, from 1 in that order."""
+    order = np.lexsort((seeds.col_px, seeds.row_px))
+    label = np.empty(len(order), dtype)
+    label[order] = np.arange(1, len(order) + 1)
+    return order, label
 
 
 def strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
