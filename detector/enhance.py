@@ -187,11 +187,10 @@ def _in_steps(pixels: FloatImage, grey_range: tuple[float, float], take: Take) -
     image = take("steps", (rows + -rows % MULTIPLE_PX, cols + -cols % MULTIPLE_PX))
     inside = image[:rows, :cols]
     steps = GreySteps(low - MARGIN * span, max(span / STEPS, TINY))
-    darkest, brightest = _put_in_steps(pixels, steps, inside)
-    brightest_step = steps.start + MOST_STEPS * steps.size
-    if darkest < steps.start or brightest > brightest_step:
-        start = min(steps.start, max(darkest, low + LOWEST * span))
-        end = max(brightest_step, min(brightest, low + HIGHEST * span))
+    lowest, highest = _put_in_steps(pixels, steps, inside)
+    if lowest < 0 or highest > MOST_STEPS:
+        start = min(steps.start, max(float(pixels.min()), low + LOWEST * span))
+        end = max(steps.start + MOST_STEPS * steps.size, min(float(pixels.max()), low + HIGHEST * span))
         steps = GreySteps(start, (end - start) / MOST_STEPS)
         _put_in_steps(pixels, steps, inside)
         np.maximum(inside, 0, out=inside)
@@ -201,18 +200,16 @@ def _in_steps(pixels: FloatImage, grey_range: tuple[float, float], take: Take) -
 
 
 def _put_in_steps(pixels: FloatImage, steps: GreySteps, image: StepImage) -> tuple[float, float]:
-    """Round grey levels to whole steps, and return the darkest and the brightest.
+    """Round grey levels to whole steps, and return the lowest and the highest; those of 16 bits stand for any beyond.
 
-    Strip after strip, which is in the processor's cache when its steps are counted.
+    Strip after strip, which is in the processor's cache when its steps are looked through.
     """
     extremes = []
     for start in range(0, len(pixels), STRIP_ROWS):
-        strip = pixels[start : start + STRIP_ROWS]
-        ends = cv2.minMaxLoc(strip)[:2]
-        # it looks for both ends by itself, and is faster than a weighted sum all the same
-        first, last = ((end - steps.start) / steps.size for end in ends)
-        cv2.normalize(strip, image[start : start + STRIP_ROWS], first, last, cv2.NORM_MINMAX, cv2.CV_16S)
-        extremes.append(ends)
+        strip, rounded = pixels[start : start + STRIP_ROWS], image[start : start + STRIP_ROWS]
+        # of two pictures, since OpenCV has no quicker way from one to 16 bits; the second counts nothing
+        cv2.addWeighted(strip, 1 / steps.size, strip, 0.0, -steps.start / steps.size, rounded, cv2.CV_16S)
+        extremes.append(cv2.minMaxLoc(rounded)[:2])
     return min(low for low, _ in extremes), max(high for _, high in extremes)
 
 

@@ -362,6 +362,7 @@ class Seeds(Table):
     response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
     top: NDArray[np.float64] = _column("f8", "", "detect", "grey level at the peak in steps; NaN until it is read")
+    noise: NDArray[np.float64] = _column("f8", "", "detect", "noise of a pixel there in steps; NaN until it is read")
     height: NDArray[np.float64] = _column("f8", "", "detect", "steps of grey from the surroundings to the peak")
     threshold: NDArray[np.float64] = _column(
         "f8", "", "detect", "grey level of the outline in steps, at the peak's place"
@@ -867,10 +868,23 @@ class Noise:
 
     def at(self, where: Where) -> NDArray[np.float64]:
         """Return the standard deviation at places, in their shape."""
-        step = max((self.grey[-1] - self.grey[0]) / (_NOISE_STEPS - 1), 1e-12)
-        number = ((where.grey - np.float32(self.grey[0])) * np.float32(1 / step) + np.float32(0.5)).astype(np.int64)
         factor = Places.at(where.row, where.col).nearest(self.factor)
-        return np.asarray(self._by_step.take(number, mode="clip") * factor, np.float64)
+        return np.asarray(self._by_step.take(self._number(where.grey, 0.5), mode="clip") * factor, np.float64)
+
+    def at_least(self, darkest: FloatImage | None) -> NDArray[np.float64]:
+        """Return what the standard deviation is at least: in each cell of `Detail` by its darkest grey, or anywhere.
+
+        The shape is that of the cells, or (1, 1).
+        """
+        if darkest is None:
+            return np.full((1, 1), self.sigma.min() * float(self.factor.min()))
+        lowest = np.minimum.accumulate(self._by_step[::-1])[::-1]
+        return np.asarray(lowest.take(self._number(darkest, 0.0), mode="clip") * self.factor, np.float64)
+
+    def _number(self, grey: FloatImage, rounding: float) -> NDArray[np.int64]:
+        """Return which of the even steps grey levels lie on."""
+        step = max((self.grey[-1] - self.grey[0]) / (_NOISE_STEPS - 1), 1e-12)
+        return ((grey - np.float32(self.grey[0])) * np.float32(1 / step) + np.float32(rounding)).astype(np.int64)
 
     @functools.cached_property
     def _by_step(self) -> NDArray[np.float64]:
@@ -935,6 +949,20 @@ class Detail:
             (row_px - self.box.row_start - middle) / self.cell_px,
             (col_px - self.box.col_start - middle) / self.cell_px,
         )
+
+    @functools.cached_property
+    def darkest(self) -> FloatImage:
+        """Darkest grey level that `where` tells of any place in each cell."""
+        import cv2
+
+        level = self.levels[self.grey_level]
+        (rows, cols), n = self.noise.factor.shape, self.cell_px // level.step_px
+        # places between cells of the level are told from both
+        around = np.asarray(cv2.erode(level.image, np.ones((3, 3), np.uint8)))
+        # minima along short axes take several times as long
+        by_row = np.minimum.reduce([around[first::n] for first in range(n)])
+        darkest: StepImage = np.minimum.reduce([by_row[:, first::n] for first in range(n)])
+        return darkest.reshape(rows, cols).astype(np.float32)
 
     def noise_at(self, row_px: NDArray[np.floating], col_px: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the noise of the finest image's pixels at places in pixels of the whole image."""

@@ -7,10 +7,12 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from detector.breast import ALIGNMENT_PX, find_breast
-from detector.breast.area import _opened, distance_to, find_area
+from detector.breast.area import _opened, distance_to, find_area, percentiles
 from detector.breast.sides import chest_wall_side
 from detector.evaluate.phantoms import Recipe, Truth
 from detector.records import BoolImage, BreastRegion, Mammogram, Zone
@@ -59,6 +61,15 @@ def test_breast_is_found_at_every_density_and_pixel_size(density: float, spacing
     assert overlap(mask_of(mammogram, found(mammogram)), true_mask(mammogram, truth)) > 0.985
 
 
+@given(st.integers(1, 2000), st.integers(0, 999), st.floats(-1e4, 1e4), st.floats(0, 1e5))
+def test_percentiles_are_those_of_sorted_values(n: int, seed: int, low: float, span: float) -> None:
+    values = (low + span * np.random.default_rng(seed).beta(0.5, 2, n)).astype(np.float32)
+    ordered, step = np.sort(values).astype(np.float64), float(np.ptp(values)) / 65535
+    for share, ours in zip((0.5, 50.0, 99.0), percentiles(values, (0.5, 50.0, 99.0)), strict=True):
+        expected = ordered[max(int(np.ceil(0.01 * share * n)) - 1, 0)]
+        assert expected - 1.1 * step - 1e-6 * abs(expected) <= ours <= expected + 1e-6 * abs(expected)
+
+
 @pytest.mark.parametrize(("side", "view", "seed"), ALL)
 def test_outline_runs_along_the_true_skin(side: str, view: str, seed: int) -> None:
     mammogram, truth = case(side, view, seed)
@@ -70,7 +81,7 @@ def test_outline_runs_along_the_true_skin(side: str, view: str, seed: int) -> No
 
 
 @pytest.mark.parametrize(("side", "view", "seed"), ALL)
-def testdistance_to_the_skin_is_that_of_the_true_skin(side: str, view: str, seed: int) -> None:
+def test_distance_to_the_skin_is_that_of_the_true_skin(side: str, view: str, seed: int) -> None:
     """The slow equivalent: the exact distance transform of the true outline, whose chest wall is no skin."""
     mammogram, truth = case(side, view, seed)
     breast, inside = found(mammogram), true_mask(mammogram, truth)
@@ -332,7 +343,7 @@ def test_opening_by_distances_is_the_opening_by_a_disc() -> None:
         assert np.mean(_opened(mask, radius)[inside] != slow[inside]) < 0.02  # distances are within 2 %
 
 
-def testdistance_to_a_mask_is_that_of_scipy() -> None:
+def test_distance_to_a_mask_is_that_of_scipy() -> None:
     mask = np.random.default_rng(4).random((60, 80)) < 0.01
     np.testing.assert_allclose(distance_to(mask), ndimage.distance_transform_edt(~mask), rtol=0.03)
     assert distance_to(np.zeros((4, 9), np.bool_)).min() > 9

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from detector.breast import find_breast
 from detector.enhance import HIGHEST, LOWEST, MOST_STEPS, MULTIPLE_PX, STEPS, _in_steps, enhance_detail
+from detector.evaluate.phantoms import Recipe
 from detector.records import BoolImage, BreastRegion, Detail, Mammogram, Noise, Places, Where
 from detector.settings import BreastSettings, EnhanceSettings
 from tests.rooms import GROUPS, as_mammogram, like, phantom, rooms_of, small
@@ -317,6 +318,23 @@ def test_noise_is_read_as_by_interpolation(n: int, seed: int) -> None:
     steepest = np.abs(np.diff(sigma) / np.diff(known)).max(initial=0)
     off = np.abs(found / 2 - np.interp(grey, known, sigma))
     assert off.max() <= (0.5 * np.ptp(known) / 1023 + 0.01) * steepest + 1e-9
+
+
+@pytest.mark.parametrize("spacing_mm", [0.05, 0.1, 0.2])
+def test_noise_is_nowhere_under_what_it_is_at_least(spacing_mm: float) -> None:
+    """Cell by cell where the darkest grey is known, else altogether."""
+    rows, cols = round(83.2 / spacing_mm), round(64.0 / spacing_mm)
+    mammogram, _ = phantom(2, Recipe(rows=rows, cols=cols, spacing_mm=spacing_mm, groups=()))
+    breast, detail = detail_of(mammogram)
+    rng, (rows, cols) = np.random.default_rng(1), breast.box.shape
+    row_px, col_px = breast.box.row_start + rng.uniform(0, rows - 1, 4000), rng.uniform(0, cols - 1, 4000)
+    col_px += breast.box.col_start
+    where = detail.where(row_px, col_px)
+    cell = tuple(np.rint(np.stack([where.row, where.col])).astype(np.int64).clip(0))
+    for band in detail.bands:
+        noise, least = band.noise.at(where), band.noise.at_least(detail.darkest)[cell]
+        assert (least <= noise * (1 + 1e-6)).all()
+        assert band.noise.at_least(None) <= least.min() * (1 + 1e-6) < np.median(least)
 
 
 def test_without_a_breast_there_is_no_detail() -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.breast.area import find_area, shrink
+from detector.breast.area import find_area, percentiles, shrink
 from detector.breast.pectoral import find_pectoral
 from detector.breast.sides import (
     JUMP_SHARE,
@@ -67,8 +67,8 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
     cells = _Cells(grey, usable, mask, step_px, cell_mm)
     skin_distance_mm = np.where(mask, skin_distance_cells(mask, chest_wall) * np.float32(cell_mm), np.float32(0))
     pectoral = _pectoral(cells, chest_wall, mammogram.identity.view)
-    low, high = np.percentile(grey[mask], [1, 99])
-    zones = _edge_zones(cells, mammogram.pixels, float(high - low), settings.edge_mm / cell_mm)
+    low, high = percentiles(grey[mask], (1.0, 99.0))
+    zones = _edge_zones(cells, mammogram.pixels, high - low, settings.edge_mm / cell_mm)
     zones |= _tissue_zones(mask, mask & (skin_distance_mm < settings.skin_mm), pectoral)
     return BreastRegion(
         zones=zones,
@@ -80,7 +80,7 @@ def find_breast(mammogram: Mammogram, settings: BreastSettings) -> BreastRegion:
         nipple=_guess_nipple(mask, chest_wall, step_px),
         chest_wall=chest_wall,
         area_cm2=area_cm2,
-        grey_range=(float(low), float(high)),
+        grey_range=(low, high),
     )
 
 

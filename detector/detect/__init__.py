@@ -12,7 +12,7 @@ from detector.detect.discs import find_discs
 from detector.detect.grains import part_grains
 from detector.detect.levels import coarsest_levels
 from detector.detect.overlaps import LARGE_SCALE_MM, resolve_overlaps, strongest_regions
-from detector.detect.peaks import find_peaks
+from detector.detect.peaks import find_maxima, find_peaks
 from detector.detect.regions import Regions, grow_regions
 from detector.records import BoolImage, BreastRegion, Buffers, Detail, Marks, Moments, Seeds
 from detector.settings import DetectSettings
@@ -22,8 +22,9 @@ __all__ = ["detect_marks"]
 LONG_ASPECT, WIDEST_LINE_MM = 2.5, 0.35
 """Length by width from which a mark is a line rather than a blob, and the scale of its width up to which it is."""
 
-SAME_SCALE = 1.26
-"""Ratio up to which two scales are one: half a step from band to band."""
+SAME_SCALE = 1.65
+"""Ratio up to which two scales are one: a step from band to band and a hair, since rounding must not decide for what is
+as small as the finest band tells and was seen by the next."""
 
 WALL_SHARE = 0.6
 """Area by that of a disc of the same radius of gyration under which a mark is a wall around what it does not fill: of a
@@ -57,7 +58,8 @@ def detect_marks(
     """
     if not detail.levels:
         return Marks(np.zeros((0, 0), np.uint16), np.empty(0, np.int32), Seeds.empty(), detail.box)
-    seeds = peaks = find_peaks(detail, breast, settings)
+    maxima = find_maxima(detail, breast, settings)
+    seeds = peaks = find_peaks(maxima, detail, breast, settings)
     # one canvas throughout, since the first touch of so many pixels takes a while; it must hold discs as well
     dtype = np.uint16 if len(seeds) < 2**15 else np.uint32
     canvas = (buffers or Buffers()).take("labels", detail.levels[0].image.shape, dtype)
@@ -68,7 +70,7 @@ def detect_marks(
     other = _is_other_scale(seeds, first.seeds)
     anew = grow_regions(detail, seeds[other], settings)
     canvas.ravel()[first.pixel] = 0
-    regions = Regions.concatenate([first.only(~other), anew, find_discs(detail, breast, settings)])
+    regions = Regions.concatenate([first.only(~other), anew, find_discs(maxima, detail, breast, settings)])
     return part_grains(resolve_overlaps(regions, detail, canvas), peaks, detail, canvas)
 
 
@@ -101,6 +103,7 @@ def _measured(regions: Regions, canvas: NDArray[np.unsignedinteger[Any]], detail
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
         top=np.full(n, np.nan),
+        noise=np.where(moved, np.nan, regions.seeds.noise),
     )
 
 

@@ -119,7 +119,7 @@ def is_shoulder(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: De
     beside_px = _around_px(fine, BESIDE_MM / detail.pixel_mm)
     outside = _is_outside(breast, *beside_px)
     over_breast, _ = _heights(fine, beside_px, outside, detail)
-    standing = over_breast >= settings.supported_sigma * detail.noise_at(fine.row_px, fine.col_px)
+    standing = over_breast >= settings.supported_sigma * fine.noise
     shoulder[shoulder] = (np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE) & ~standing
     return shoulder
 
@@ -137,7 +137,7 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
     Parameters
     ----------
     seeds : Seeds
-        With their tops.
+        With their tops and noise.
     detail : Detail
     settings : DetectSettings
 
@@ -145,7 +145,7 @@ def is_strand(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolIma
     -------
     ndarray of bool, shape (n,)
     """
-    contrast = _contrasts(seeds, detail) / detail.noise_at(seeds.row_px, seeds.col_px)
+    contrast = _contrasts(seeds, detail) / seeds.noise
     n_half = len(contrast) // 2
     weakest = 0.5 * np.minimum.reduce(contrast[:n_half] + contrast[n_half:])
     coarse = seeds.scale_mm >= settings.coarse_scale_mm

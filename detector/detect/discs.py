@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner
 from detector.detect.borders import COSINE, REFINED_CELL_MM, SINE, edge_px, sample_rays, smoothed_around
-from detector.detect.levels import FINEST_CELL_MM, border_px, coarsest_level, coarsest_levels, from_border_px
+from detector.detect.levels import (
+    FINEST_CELL_MM,
+    border_px,
+    coarsest_level,
+    coarsest_levels,
+    from_border_px,
+    noise_under,
+)
 from detector.detect.peaks import disc_peaks
 from detector.detect.regions import Regions
 from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
@@ -126,11 +133,13 @@ class _Circles:
         return _Circles(self.row + shift[0], self.col + shift[1], radius), beside
 
 
-def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
+def find_discs(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
     """Return the round things that end in a step nearly all around.
 
     Parameters
     ----------
+    maxima : Seeds
+        Of the bands' responses.
     detail : Detail
     breast : BreastRegion
     settings : DetectSettings
@@ -140,7 +149,7 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Regions
         Seeds in the middle of each, with all columns; one disc may come several times.
     """
-    seeds, circles = _promising(disc_peaks(detail, breast), detail)
+    seeds, circles = _promising(disc_peaks(maxima), detail)
     off_corners = np.flatnonzero(~is_corner(seeds, detail, breast, settings))
     seeds, circles = seeds[off_corners], circles[off_corners]
     level, delta_px = coarsest_level(detail, FINEST_CELL_MM), edge_px(detail)
@@ -151,13 +160,15 @@ def find_discs(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     _, step = circles.steps(level, RIM_SHARES, N_RIM_PLACES, delta_px)
     inside, uneven = circles.inner(level)
     around = circles.sample(level, (circles.radius + OUTSIDE_MM / detail.pixel_mm)[None])
-    seeds = _on_discs(seeds, circles, detail).replace(
+    seeds = _on_discs(seeds, circles, detail)
+    seeds = seeds.replace(
         top=inside,
+        noise=noise_under(detail, seeds),
         height=inside - np.median(around, axis=0),
         edge=step.mean(axis=0),
         **_plane(0.5 * (inside + around), circles),
     )
-    least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * detail.noise_at(seeds.row_px, seeds.col_px))
+    least = np.maximum(LEAST_SHARE * seeds.height, LEAST_SIGMA * seeds.noise)
     kept = (on_circle.mean(axis=0) >= FEWEST_AT_LAST) & (_all_but_a_quarter(step) >= least)
     kept &= (seeds.height > 0) & circles.inside(detail) & (circles.radius * detail.pixel_mm >= LEAST_RADIUS_MM)
     kept &= uneven <= MOST_UNEVEN * seeds.height
@@ -170,7 +181,7 @@ def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
     """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
     circles = _Circles(seeds.row_px, seeds.col_px, np.sqrt(2) * seeds.scale_mm / detail.pixel_mm)
     level = coarsest_level(detail, REFINED_CELL_MM)
-    noise = detail.noise_at(seeds.row_px, seeds.col_px)
+    noise = noise_under(detail, seeds)
     # what falls less from first to last has no such step between: most of the places need not be looked at
     first, last = circles.sample(level, circles.radius * np.array(FIRST_SHARES)[:, None, None])
     falling = np.flatnonzero(_all_but_a_quarter(first - last) >= LEAST_FALL_SIGMA * noise)

@@ -94,15 +94,13 @@ def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Mar
     label = image.ravel().take(pixel).astype(np.int64)
     asked = np.flatnonzero(_may_be_heap(peaks, label, len(marks.seeds), detail.pixel_mm)[label])
     label, place = label[asked], np.stack(np.divmod(pixel[asked], image.shape[1]), axis=1)
-    over = _over_marks(peaks[asked], place, marks.seeds, label - 1, detail)
+    over = _over_marks(peaks[asked], place, marks.seeds, label - 1)
     found = (_heap(one, over[np.flatnonzero(label == one)], detail, image) for one in np.unique(label).tolist())
     heaps = [heap for heap in found if heap]
     return _with_heaps(marks, heaps, image) if heaps else marks
 
 
-def _over_marks(
-    peaks: Seeds, place: NDArray[np.int64], marks: Seeds, owner: NDArray[np.int64], detail: Detail
-) -> _Peaks:
+def _over_marks(peaks: Seeds, place: NDArray[np.int64], marks: Seeds, owner: NDArray[np.int64]) -> _Peaks:
     """Return the peaks as grains over what surrounds the marks that they lie in."""
     base = marks.level_at(owner, peaks.row_px, peaks.col_px) - 0.5 * marks.height[owner]
     seeds = peaks.replace(
@@ -112,8 +110,7 @@ def _over_marks(
         tilt_col=marks.tilt_col[owner],
         edge=np.full(len(peaks), np.nan),
     )
-    noise = detail.noise_at(marks.row_px[owner], marks.col_px[owner])
-    return _Peaks(seeds, place, np.maximum(DEPTH_SHARE * seeds.height, DEPTH_SIGMA * noise))
+    return _Peaks(seeds, place, np.maximum(DEPTH_SHARE * seeds.height, DEPTH_SIGMA * marks.noise[owner]))
 
 
 def _may_be_heap(peaks: Seeds, label: NDArray[np.int64], n_marks: int, pixel_mm: float) -> BoolImage:
@@ -207,9 +204,9 @@ def _with_heaps(marks: Marks, heaps: list[_Heap], image: Ranks) -> Marks:
     order, number = numbered(seeds, image.dtype)
     label = np.zeros(n + 1, image.dtype)
     label[1:][whole] = number[: np.count_nonzero(whole)]
-    flat[marks.pixels] = label[flat[marks.pixels]]
+    flat[marks.pixels] = label.take(flat.take(marks.pixels))
     first = np.count_nonzero(whole)
     for heap in heaps:
         flat[heap.pixel] = number[first + heap.grain]
         first += len(heap.seeds)
-    return Marks(image, marks.pixels[flat[marks.pixels] > 0], seeds[order], marks.box)
+    return Marks(image, marks.pixels[flat.take(marks.pixels) > 0], seeds[order], marks.box)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, Level, Places, Seeds, StepImage
+from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, FloatImage, Level, Seeds, StepImage
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -72,7 +75,7 @@ def whole_steps(values: Floats) -> StepImage:
 
 
 def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
-    """Return the seeds with the grey level on top of each, read where it is not known yet.
+    """Return the seeds with the grey level on top of each and the noise there, read where they are not known yet.
 
     Parameters
     ----------
@@ -83,12 +86,19 @@ def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
     -------
     Seeds
     """
-    unknown = np.flatnonzero(np.isnan(seeds.top))
-    if not len(unknown):
-        return seeds
-    top = seeds.top.copy()
-    top[unknown] = _tops(detail, seeds[unknown])
-    return seeds.replace(top=top)
+    for name, read in (("top", _tops), ("noise", noise_under)):
+        values = getattr(seeds, name)
+        unknown = np.flatnonzero(np.isnan(values))
+        if len(unknown):
+            values = values.copy()
+            values[unknown] = read(detail, seeds[unknown])
+            seeds = seeds.replace(**{name: values})
+    return seeds
+
+
+def noise_under(detail: Detail, seeds: Seeds) -> Floats:
+    """Return the noise of a pixel at each seed, in steps."""
+    return detail.noise_at(seeds.row_px, seeds.col_px)
 
 
 def _tops(detail: Detail, seeds: Seeds) -> Floats:
@@ -116,9 +126,11 @@ def _tops(detail: Detail, seeds: Seeds) -> Floats:
 
 
 def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
-    """Return the mean response of the finest band along a line through each seed, in its best direction.
+    """Return the mean response of the finest band along a line through each seed's cell, in its best direction.
 
-    Speck after speck a thin line may stand out no more than noise does, but noise is not drawn out to `LINE_MM`.
+    Speck after speck a thin line may stand out no more than noise does, but noise is not drawn out to `LINE_MM`. All
+    lines are read from a window around each seed with one set of weights, those of bilinear interpolation; near the
+    box's border from the nearest window within it.
 
     Parameters
     ----------
@@ -132,13 +144,25 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     """
     band = detail.bands[0]
     level = detail.levels[band.level]
-    away = np.linspace(-0.5, 0.5, LINE_PLACES)[:, None, None] * (LINE_MM / detail.pixel_mm / level.step_px)
-    angle = np.arange(LINE_DIRECTIONS)[:, None] * (np.pi / LINE_DIRECTIONS)
-    places = Places((LINE_PLACES, LINE_DIRECTIONS, len(seeds)))
-    for axis, (place, cells, way) in enumerate(
-        ((seeds.row_px, places.row, np.sin), (seeds.col_px, places.col, np.cos))
-    ):
-        np.add(level.to_cells(place, axis).astype(np.float32), (away * way(angle)).astype(np.float32), out=cells)
-    response = places.bilinear(band.response)
+    weights = _line_weights(LINE_MM / detail.pixel_mm / level.step_px)
+    side = math.isqrt(len(weights))
+    top, left = (
+        np.clip(np.rint(level.to_cells(place, axis)).astype(np.intp) - side // 2, 0, n - side)
+        for axis, (place, n) in enumerate(zip((seeds.row_px, seeds.col_px), band.response.shape, strict=True))
+    )
+    windows = sliding_window_view(band.response, (side, side))[top, left]
+    response = windows.reshape(len(seeds), side**2).astype(np.float32) @ weights
     noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
-    return np.asarray(response.mean(axis=0).max(axis=0) / noise, np.float64)
+    return np.asarray(response.max(axis=1, initial=-np.inf) / noise, np.float64)
+
+
+@functools.cache
+def _line_weights(length: float) -> FloatImage:
+    """Return what each cell of a window counts on lines of a length in cells, shape (window's cells, directions)."""
+    reach = math.ceil(0.5 * length)
+    offset = np.arange(-reach, reach + 1)
+    away = np.linspace(-0.5, 0.5, LINE_PLACES)[:, None, None] * length
+    angle = np.arange(LINE_DIRECTIONS) * (np.pi / LINE_DIRECTIONS)
+    by_row, by_col = (np.maximum(1 - np.abs(offset[:, None] - away * way), 0) for way in (np.sin(angle), np.cos(angle)))
+    weights = np.einsum("prd,pcd->rcd", by_row, by_col).reshape(-1, LINE_DIRECTIONS)
+    return np.asarray(weights / LINE_PLACES, np.float32)

@@ -95,8 +95,7 @@ def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
     its brightest part, the whole is stronger.
     """
     seeds, finest_mm = regions.seeds, detail.bands[0].scale_mm
-    noise = detail.noise_at(seeds.row_px, seeds.col_px)
-    border = np.nan_to_num(seeds.edge / noise * np.sqrt(seeds.scale_mm / finest_mm))
+    border = np.nan_to_num(seeds.edge / seeds.noise * np.sqrt(seeds.scale_mm / finest_mm))
     area_mm2 = np.bincount(regions.owner, minlength=len(seeds)) * detail.pixel_mm**2
     is_strong = seeds.response_sigma >= STRONG_SIGMA
     asked = (is_strong | (seeds.scale_mm >= LARGE_SCALE_MM)) & (area_mm2 >= 2 * np.pi * LARGE_SCALE_MM**2)
@@ -104,7 +103,7 @@ def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
     step, length_px = outline_steps(detail, seeds, regions.owner[chosen], regions.pixel[chosen])
     # in lengths of the outline of the smallest disc
     n_places = length_px * detail.pixel_mm / (2 * np.pi * math.sqrt(2) * finest_mm)
-    border = np.maximum(border, is_strong * step / noise * np.sqrt(n_places))
+    border = np.maximum(border, is_strong * step / seeds.noise * np.sqrt(n_places))
     height = np.where(length_px > 0, np.minimum(seeds.height, DISC_STEP * step), seeds.height)
     return np.asarray(height * np.maximum(seeds.response_sigma, border), np.float64)
 

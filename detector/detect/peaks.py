@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
-from detector.records import STRIP_ROWS, Band, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, ranges
+from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, Where, ranges
 from detector.settings import DetectSettings
 
 DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
@@ -31,11 +31,16 @@ CELL_SHARE = 0.3
 """Least side of the cells that pairs are sought in, by the mean distance of the places: a choice between many cells and
 many to compare, on which nothing that is found hangs."""
 
+FEWEST_IN_CELL = 4
+"""Places along the side of a noise cell from which maxima are told from noise cell by cell: others are few."""
+
 Floats = NDArray[np.float64]
 
 
-def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
-    """Return the local maxima of all bands over the threshold, inside the breast and not along film edges.
+def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+    """Return the local maxima of all bands that candidates and discs are chosen from.
+
+    Those just outside the breast are among them, since a bead on the skin may lie there with most of its area.
 
     Parameters
     ----------
@@ -46,13 +51,49 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     Returns
     -------
     Seeds
+        Band after band.
+    """
+    bands, reach = detail.bands, 2 * math.ceil(MARGIN_MM / (breast.step_px * detail.pixel_mm)) + 1
+    scale_mm = np.array([band.scale_mm for band in bands])
+    least = _least_sigma(scale_mm, settings)
+    least = np.where(_is_disc_scale(scale_mm), np.minimum(least, DISC_SIGMA), least)
+    number, row_px, col_px, sigma = _over(detail, least)
+    near = cv2.dilate(breast.is_searched.view(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
+    searched = np.flatnonzero(near[breast.cells(row_px, col_px)])
+    number, row_px, col_px = number[searched], row_px[searched], col_px[searched]
+    between = np.flatnonzero(np.array([detail.levels[band.level].step_px > 1 for band in bands])[number])
+    row_px[between], col_px[between] = _brightest_pixels(detail.levels[0], row_px[between], col_px[between])
+    return Seeds.blank(
+        len(number),
+        row_px=row_px,
+        col_px=col_px,
+        scale_mm=scale_mm[number],
+        response_sigma=sigma[searched],
+        # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
+        level=coarsest_levels(detail, scale_mm)[number],
+    )
+
+
+def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+    """Return the maxima over the threshold, inside the breast and not along film edges.
+
+    Parameters
+    ----------
+    maxima : Seeds
+    detail : Detail
+    breast : BreastRegion
+    settings : DetectSettings
+
+    Returns
+    -------
+    Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    tables = [
-        _peaks(detail, band, breast, _threshold_sigma(band, settings), breast.is_searched) for band in detail.bands
-    ]
-    n_fine = sum(band.scale_mm < settings.coarse_scale_mm for band in detail.bands)
-    seeds = Seeds.concatenate([_without_echoes(tables[:n_fine], detail.pixel_mm), *tables[n_fine:]])
+    over = maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)
+    seeds = maxima[over & breast.is_searched[breast.cells(maxima.row_px, maxima.col_px)]]
+    fine = [seeds[seeds.scale_mm == band.scale_mm] for band in detail.bands if band.scale_mm < settings.coarse_scale_mm]
+    coarse = seeds[seeds.scale_mm >= settings.coarse_scale_mm]
+    seeds = Seeds.concatenate([_without_echoes(fine, detail.pixel_mm), coarse])
     is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
     seeds = _chosen(seeds, is_inside & ~is_scan_line(seeds, detail.pixel_mm), detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
@@ -63,26 +104,14 @@ def find_peaks(detail: Detail, breast: BreastRegion, settings: DetectSettings) -
     return seeds
 
 
-def disc_peaks(detail: Detail, breast: BreastRegion) -> Seeds:
-    """Return the local maxima of the bands that discs answer to, however faint.
+def disc_peaks(maxima: Seeds) -> Seeds:
+    """Return the maxima of the bands that discs answer to, however faint."""
+    return maxima[_is_disc_scale(maxima.scale_mm) & (maxima.response_sigma > DISC_SIGMA)]
 
-    Those just outside the breast are among them, since a bead on the skin may lie there with most of its area.
 
-    Parameters
-    ----------
-    detail : Detail
-    breast : BreastRegion
-
-    Returns
-    -------
-    Seeds
-        Band after band.
-    """
+def _is_disc_scale(scale_mm: Floats) -> BoolImage:
     least, most = DISC_SCALES_MM
-    reach = 2 * math.ceil(MARGIN_MM / (breast.step_px * detail.pixel_mm)) + 1
-    near = cv2.dilate(breast.is_searched.view(np.uint8), np.ones((reach, reach), np.uint8)).astype(np.bool_)
-    bands = [band for band in detail.bands if least <= band.scale_mm <= most]
-    return Seeds.concatenate([_peaks(detail, band, breast, DISC_SIGMA, near) for band in bands])
+    return np.asarray((scale_mm >= least) & (scale_mm <= most), np.bool_)
 
 
 def _chosen(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
@@ -131,12 +160,12 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
         reach_px = ECHO_SCALES * tables[coarse].scale_mm.max(initial=0) / pixel_mm
         in_coarse, in_fine, square = pairs_within(places[coarse], places[fine], reach_px)
         for one, own, other, its in ((coarse, in_coarse, fine, in_fine), (fine, in_fine, coarse, in_coarse)):
-            sigma = tables[other].response_sigma[its]
-            # owner by owner the nearest first, of equally near ones the strongest
-            order = np.lexsort((-sigma, own * (reach_px**2 + 1) + square))
-            nearest = order[np.diff(own[order], prepend=-1) > 0]
-            weaker = tables[one].response_sigma[own[nearest]] < sigma[nearest]
-            alive[one][own[nearest[weaker]]] = False
+            nearest, strongest = np.full(len(tables[one]), np.inf), np.zeros(len(tables[one]))
+            np.minimum.at(nearest, own, square)
+            # of equally near ones the strongest
+            near = np.flatnonzero(square == nearest[own])
+            np.maximum.at(strongest, own[near], tables[other].response_sigma[its[near]])
+            alive[one] &= tables[one].response_sigma >= strongest
     return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
 
 
@@ -181,58 +210,66 @@ def pairs_within(places: Floats, others: Floats, reach: float) -> tuple[NDArray[
     return row[near], other[near], square[near]
 
 
-def _threshold_sigma(band: Band, settings: DetectSettings) -> float:
-    if band.scale_mm < settings.large_scale_mm:
-        return settings.supported_sigma
+def _least_sigma(scale_mm: Floats, settings: DetectSettings) -> Floats:
+    """Return the response that peaks of some scales must have."""
     # the larger a spot, the larger its part in the window that its own noise is measured in
-    return settings.large_threshold_sigma * math.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
+    large = settings.large_threshold_sigma * np.sqrt(np.minimum(1.0, HIDING_SCALE_MM / scale_mm))
+    return np.where(scale_mm < settings.large_scale_mm, settings.supported_sigma, large)
 
 
-def _peaks(detail: Detail, band: Band, breast: BreastRegion, threshold: float, cells: BoolImage) -> Seeds:
-    """Return the local maxima of a band over a threshold in noise units, in some cells of the zone map."""
-    level, response = detail.levels[band.level], band.response
-    row, col = _maxima(response, threshold * float(band.noise.sigma.min() * band.noise.factor.min()))
-    if not len(row):
-        return Seeds.empty()
-    # in single precision, which holds halves of pixels exactly, since most of them go at once
-    places = [
-        np.float32(origin) + np.float32(level.step_px) * place.astype(np.float32)
-        for origin, place in zip(level.origin_px, (row, col), strict=True)
-    ]
-    sigma = response.ravel().take(row * np.int32(response.shape[1]) + col) / band.noise.at(detail.where(*places))
-    over = np.flatnonzero(sigma > threshold)
-    row_px, col_px = (place[over].astype(np.float64) for place in places)
-    searched = np.flatnonzero(cells[breast.cells(row_px, col_px)])
-    keep, row_px, col_px = over[searched], row_px[searched], col_px[searched]
-    if level.step_px > 1:
-        row_px, col_px = _brightest_pixels(detail.levels[0], row_px, col_px)
-    n = len(row_px)
-    return Seeds.blank(
-        n,
-        row_px=row_px,
-        col_px=col_px,
-        scale_mm=np.full(n, band.scale_mm),
-        response_sigma=sigma[keep],
-        # a blob is grown on the coarsest level that shows it with at least a cell a standard deviation
-        level=np.full(n, coarsest_levels(detail, np.array([band.scale_mm]))[0]),
-    )
+def _over(detail: Detail, least: Floats) -> tuple[NDArray[np.intp], Floats, Floats, Floats]:
+    """Return the maxima over a response in noise units, one a band: number of the band, row and column in px, sigma.
 
-
-def _maxima(response: StepImage, least: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return rows and columns of cells over `least` that are no lower than their eight neighbours, row by row.
-
-    Strip after strip, so that all steps find their cells in the processor's cache; the slow equivalent is
-    `skimage.feature.peak_local_max`.
+    All bands' together, since each step has its price however few they are.
     """
-    found, least_steps = [], whole_steps(np.array(least))
+    bands, found = detail.bands, list[tuple[NDArray[np.int32], NDArray[np.int32]]]()
+    for band, sigma in zip(bands, least.tolist(), strict=True):
+        cell = detail.cell_px // detail.levels[band.level].step_px
+        bound = sigma * band.noise.at_least(detail.darkest if cell >= FEWEST_IN_CELL else None)
+        found.append(_maxima(band.response, bound, cell))
+    number = np.repeat(np.arange(len(bands)), [len(row) for row, _ in found])
+    # in single precision, which holds halves of pixels exactly, since most of them go at once
+    row_px, col_px = (
+        np.concatenate(
+            [
+                np.float32(level.origin_px[axis]) + np.float32(level.step_px) * place[axis].astype(np.float32)
+                for place, level in zip(found, (detail.levels[band.level] for band in bands), strict=True)
+            ]
+        )
+        for axis in (0, 1)
+    )
+    where, ends = detail.where(row_px, col_px), np.cumsum([len(row) for row, _ in found])
+    own = [slice(end - len(row), end) for (row, _), end in zip(found, ends.tolist(), strict=True)]
+    response_sigma = np.concatenate(
+        [
+            band.response[place] / band.noise.at(Where(where.grey[rows], where.row[rows], where.col[rows]))
+            for band, place, rows in zip(bands, found, own, strict=True)
+        ]
+    )
+    over = np.flatnonzero(response_sigma > least[number])
+    row_px, col_px = (place[over].astype(np.float64) for place in (row_px, col_px))
+    return number[over], row_px, col_px, response_sigma[over]
+
+
+def _maxima(response: StepImage, least: Floats, cell: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return rows and columns of places over `least` that are no lower than their eight neighbours, row by row.
+
+    `least` is given for cells of `cell` places a side, or once for all. Strip after strip, so that all steps find their
+    places in the processor's cache; the slow equivalent is `skimage.feature.peak_local_max`.
+    """
+    if least.size == 1:
+        cell = max(response.shape)
+    found, least_steps = [], whole_steps(least)
     for start in range(0, len(response), STRIP_ROWS):
         strip = response[start : start + STRIP_ROWS]
         before = min(start, 1)
         around = response[start - before : start + STRIP_ROWS + 1]
         highest = cv2.dilate(around, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
         highest = highest[before : before + len(strip)]
+        of_cells = least_steps[start // cell : (start + len(strip) - 1) // cell + 1].min(axis=0)
+        over = strip > np.repeat(of_cells, cell)[: response.shape[1]]
         # a mask is looked through several times as fast as by cv2.findNonZero
-        found.append(np.flatnonzero((strip >= highest) & (strip > least_steps)) + start * response.shape[1])
+        found.append(np.flatnonzero((strip >= highest) & over) + start * response.shape[1])
     row, col = np.divmod(np.concatenate(found).astype(np.int32), np.int32(response.shape[1]))
     return row, col
 

@@ -155,7 +155,7 @@ def _sharp(detail: Detail, grown: list[Grown], settings: DetectSettings) -> Iter
 
 def _edges(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Floats, BoolImage]:
     """Return the edges of coarse seeds, and which of them fade."""
-    noise = detail.noise_at(seeds.row_px, seeds.col_px)
+    noise = seeds.noise
     faint = seeds.response_sigma < settings.large_threshold_sigma
     least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * noise
     is_new = np.isnan(seeds.edge)

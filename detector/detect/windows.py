@@ -110,7 +110,7 @@ def grow(detail: Detail, level: Level, seeds: Seeds, reach: int) -> Grown:
     peak = seeds.top - here
     half = 0.5 * (base + peak)
     tophat = windows.cut_from(level.tophat)
-    inside = _connected(tophat > whole_steps(half)[:, None, None], *_brightest(tophat, windows))
+    inside = _connected(tophat, whole_steps(half), *_brightest(tophat, windows))
     outer = level.image.ravel().take(ring[:, -1]) - ring_tophat[:, -1]
     width_px = 8 * radius[-1] * level.step_px
     seeds = seeds.replace(
@@ -132,19 +132,20 @@ def _brightest(tophat: StepImage, windows: Windows) -> tuple[NDArray[np.intp], N
     return row[best, each], col[best, each]
 
 
-def _connected(inside: BoolImage, row: NDArray[np.intp], col: NDArray[np.intp]) -> BoolImage:
-    """Return, window by window, the 8-connected part that holds (row, col).
+def _connected(tophat: StepImage, least: StepImage, row: NDArray[np.intp], col: NDArray[np.intp]) -> BoolImage:
+    """Return, window by window, the 8-connected part of what is over a level that holds (row, col).
 
     All windows are laid one under another in one picture, a blank line between them, so that one labelling serves all;
     the slow equivalent is `scipy.ndimage.label` window by window.
     """
-    n, side, _ = inside.shape
+    n, side, _ = tophat.shape
     # OpenCV crashes on a picture without rows
     if not n:
-        return inside
-    picture = np.zeros((n, side + 1, side), np.uint8)
-    picture[:, :side] = inside
-    _, labels = cv2.connectedComponents(picture.reshape(-1, side), connectivity=8, ltype=cv2.CV_32S)
+        return np.empty(tophat.shape, np.bool_)
+    picture = np.empty((n, side + 1, side), np.bool_)
+    picture[:, side] = False
+    np.greater(tophat, least[:, None, None], out=picture[:, :side])
+    _, labels = cv2.connectedComponents(picture.view(np.uint8).reshape(-1, side), connectivity=8, ltype=cv2.CV_32S)
     windows = np.asarray(labels).reshape(n, side + 1, side)[:, :side]
     own = windows[np.arange(n), row, col]
     # the surroundings have number 0
