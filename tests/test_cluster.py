@@ -175,13 +175,15 @@ def test_nothing_found_is_empty_tables() -> None:
 CLOSE = [[10, 10], [10, 12], [11, 11], [12, 11], [12, 13], [13, 12]]
 
 
-@pytest.mark.parametrize(("away_mm", "n_clusters"), [(0.2, 0), (0.4, 1)])
+@pytest.mark.parametrize(
+    ("width_mm", "away_mm", "n_clusters"), [(2.0, 0.2, 0), (2.0, 0.4, 1), (5.0, 0.4, 0), (5.0, 0.6, 1)]
+)
 @pytest.mark.parametrize("turn_deg", [0.0, 30.0, 90.0])
 def test_specks_on_the_rim_of_a_benign_macrocalcification_are_no_group(
-    turn_deg: float, away_mm: float, n_clusters: int
+    turn_deg: float, width_mm: float, away_mm: float, n_clusters: int
 ) -> None:
-    """A rod of 4 by 2 mm, with specks all along one side of it."""
-    along, across = np.linspace(-0.9, 0.9, 5), np.full(5, 1.0 + away_mm)
+    """Something 2 mm longer than wide, with specks all along one side of it."""
+    along, across = np.linspace(-0.9, 0.9, 5), np.full(5, 0.5 * width_mm + away_mm)
     angle = np.radians(turn_deg)
     specks = np.stack(
         [along * np.sin(angle) + across * np.cos(angle), along * np.cos(angle) - across * np.sin(angle)], 1
@@ -190,8 +192,8 @@ def test_specks_on_the_rim_of_a_benign_macrocalcification_are_no_group(
         [[20.0, 20.0]],
         kind=Kind.MACRO,
         morphology=Morphology.LARGE_ROD_LIKE,
-        length_mm=4.0,
-        width_mm=2.0,
+        length_mm=width_mm + 2.0,
+        width_mm=width_mm,
         orientation_deg=turn_deg,
     )
     assert len(grouped(joined(rod, spots_at(20.0 + specks)))[1]) == n_clusters

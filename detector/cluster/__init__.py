@@ -36,8 +36,9 @@ N_HULL_DIRECTIONS = 120
 DOUBTFUL_SHARE = 0.5
 """Share of the link within which a spot of less than the core's confidence joins a group."""
 
-RIM_MM = 0.3
-"""Distance from a macrocalcification of benign form within which bright specks are parts of its rim."""
+RIM_MM, RIM_SHARE = 0.3, 0.1
+"""Distance from a macrocalcification of benign form within which bright specks are parts of its rim, and the least one
+by its width: large ones end as domes do, outside the outline at half of their height."""
 
 N_BEST = 3
 """Spots that a group's confidence rests on: fewer are no group."""
@@ -109,14 +110,14 @@ def _can_be_member(spots: Spots, settings: ClusterSettings) -> BoolImage:
 
 
 def _is_on_rim(spots: Spots, macros: Spots) -> BoolImage:
-    """Return which spots lie on, or within `RIM_MM` of, one of the macrocalcifications."""
+    """Return which spots lie on one of the macrocalcifications or on its rim."""
     angle = np.radians(macros.orientation_deg)
     along, across = (
         (spots.row_mm[:, None] - macros.row_mm) * by_row + (spots.col_mm[:, None] - macros.col_mm) * by_col
         for by_row, by_col in ((np.sin(angle), np.cos(angle)), (np.cos(angle), -np.sin(angle)))
     )
     beyond = np.maximum(np.abs(along) - 0.5 * (macros.length_mm - macros.width_mm), 0)
-    on_rim = np.hypot(beyond, across) <= 0.5 * macros.width_mm + RIM_MM
+    on_rim = np.hypot(beyond, across) <= 0.5 * macros.width_mm + np.maximum(RIM_MM, RIM_SHARE * macros.width_mm)
     return np.asarray(on_rim.any(axis=1), np.bool_)
 
 

@@ -24,6 +24,10 @@ blur fills the gap between grains that touch, noise on one of even height makes 
 MOST_SOLID = 0.85
 """Area by that of the convex hull from which a mark is one object, however uneven: round things, rims and popcorn."""
 
+N_SIGHT, LEAST_SIGHT = 17, 0.5
+"""Places on the line from grain to grain, and the share of them that must lie in the mark: grains touch, but on the
+broken wall of a rim the line to what lies across runs through its lucent centre."""
+
 REACH_MM = 6.0
 """How far around its peaks a mark is looked at; a larger one is no heap of grains."""
 
@@ -72,8 +76,8 @@ def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Mar
     """Return the marks, those that are heaps of grains cut into these: in a group each of them counts.
 
     A peak within a mark that is not solid is a grain of its own if the mark falls apart between it and every brighter
-    one well below both. Pixels go to the grain on whose hill they lie (Beucher and Lantuejoul 1979: watersheds) and
-    belong to it where they are over half of its height.
+    one well below both; grains that see no other in the mark are pieces of a wall. Pixels go to the grain on whose hill
+    they lie (Beucher and Lantuejoul 1979: watersheds) and belong to it where they are over half of its height.
 
     Parameters
     ----------
@@ -141,8 +145,8 @@ def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> _Heap | No
     if _is_solid(inside):
         return None
     hills = _Hills(box, inside, detail.levels[0].image[box.slices].astype(np.float64))
-    grains = _apart(hills, peaks)
-    return _divided(label, peaks[grains], hills, detail) if len(grains) > 1 else None
+    grains = peaks[_apart(hills, peaks)]
+    return _divided(label, grains, hills, detail) if len(grains.seeds) > 1 and _in_sight(hills, grains) else None
 
 
 def _is_solid(inside: BoolImage) -> bool:
@@ -169,6 +173,16 @@ def _part_at(over: BoolImage, place: tuple[int, int]) -> BoolImage:
     over[place] = True
     number = np.asarray(cv2.connectedComponents(over.view(np.uint8), connectivity=8)[1])
     return np.asarray(number == number[place], np.bool_)
+
+
+def _in_sight(hills: _Hills, grains: _Peaks) -> bool:
+    """Return whether a straight line through the mark leads from each grain to another; along a wall none does."""
+    place = np.array(hills.at(grains), np.float64)
+    share = np.linspace(0, 1, N_SIGHT)[:, None, None]
+    row, col = (np.rint(along[:, None] + share * (along - along[:, None])).astype(np.intp) for along in place.T)
+    inside = hills.inside[row, col].mean(axis=0)
+    np.fill_diagonal(inside, 0.0)
+    return bool((inside.max(axis=0) >= LEAST_SIGHT).all())
 
 
 def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> _Heap | None:

@@ -75,7 +75,7 @@ def whole_steps(values: Floats) -> StepImage:
 
 
 def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
-    """Return the seeds with the grey level on top of each and the noise there, read where they are not known yet.
+    """Return the seeds with the grey level on top of each and the noise there.
 
     Parameters
     ----------
@@ -86,14 +86,7 @@ def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
     -------
     Seeds
     """
-    for name, read in (("top", _tops), ("noise", noise_under)):
-        values = getattr(seeds, name)
-        unknown = np.flatnonzero(np.isnan(values))
-        if len(unknown):
-            values = values.copy()
-            values[unknown] = read(detail, seeds[unknown])
-            seeds = seeds.replace(**{name: values})
-    return seeds
+    return seeds.replace(top=_tops(detail, seeds), noise=noise_under(detail, seeds))
 
 
 def noise_under(detail: Detail, seeds: Seeds) -> Floats:

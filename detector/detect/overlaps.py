@@ -27,11 +27,14 @@ DISC_STEP = 1.3
 outline has a grain of noise on top or is no object of one height."""
 
 
+LEAST_LEFT = 0.5
+"""Share of its pixels that a candidate must keep beside stronger ones."""
+
 Ranks = NDArray[np.unsignedinteger[Any]]
 
 
 def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
-    """Return one mark where several candidates overlap; of a mark that others cut into parts, that with its peak stays.
+    """Return one mark where several candidates overlap, which may have fallen apart.
 
     Parameters
     ----------
@@ -45,14 +48,34 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
     Marks
         Rows ordered by row, then column.
     """
-    strongest = strongest_regions(regions, detail, image)
+    strongest = _strongest_regions(regions, detail, image)
     order, label_of_row = numbered(strongest.seeds, image.dtype)
     by_pixel = np.argsort(strongest.pixel, kind="stable")
-    seeds, pixel, label = strongest.seeds[order], strongest.pixel[by_pixel], label_of_row[strongest.owner[by_pixel]]
-    part = _parts(pixel, label, seeds, detail)
-    whole = part == part[np.searchsorted(pixel, peak_pixels(seeds, detail))][label - 1]
-    image.ravel()[pixel] = np.where(whole, label, 0)
-    return Marks(image, pixel[whole], seeds, detail.box)
+    pixel = strongest.pixel[by_pixel]
+    image.ravel()[pixel] = label_of_row[strongest.owner[by_pixel]]
+    return Marks(image, pixel, strongest.seeds[order], detail.box)
+
+
+def keep_whole(marks: Marks, detail: Detail, image: Ranks) -> Marks:
+    """Return the marks, of those that have fallen apart the part with the peak.
+
+    Parameters
+    ----------
+    marks : Marks
+    detail : Detail
+    image : ndarray of unsigned integers
+        The label image of the marks, from which the other parts are taken.
+
+    Returns
+    -------
+    Marks
+    """
+    pixel, flat = marks.pixels, image.ravel()
+    label = flat.take(pixel)
+    part = _parts(pixel, label, marks.seeds, detail)
+    whole = part == part[np.searchsorted(pixel, peak_pixels(marks.seeds, detail))][label - 1]
+    flat[pixel[~whole]] = 0
+    return Marks(image, pixel[whole], marks.seeds, marks.box)
 
 
 def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
@@ -63,29 +86,23 @@ def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
     return order, label
 
 
-def strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
+def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
     """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
 
-    Parameters
-    ----------
-    regions : Regions
-    detail : Detail
-    image : ndarray of uint16 or uint32, shape of the finest level
-        All 0; their rows, from 1, are painted on it. It holds numbers up to that of the regions.
-
-    Returns
-    -------
-    Regions
+    The image is left as it was. Of what has little left only a hem would be seen beside the stronger one.
     """
     if not len(regions.seeds):
         return regions
     canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
     stays = _strongest(regions, rank, peak_pixels(regions.seeds, detail), canvas)
     strongest = regions.only(stays)
-    owned = np.flatnonzero(canvas[strongest.pixel] == rank[stays][strongest.owner])
-    strongest = Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
-    canvas[strongest.pixel] = strongest.owner + 1
-    return strongest
+    owned = canvas[strongest.pixel] == rank[stays][strongest.owner]
+    canvas[strongest.pixel] = 0
+    n_owned, n = (np.bincount(strongest.owner, counted, len(strongest.seeds)) for counted in (owned, None))
+    left = n_owned >= LEAST_LEFT * n
+    left_of = np.flatnonzero(owned & left[strongest.owner])
+    row = np.cumsum(left, dtype=np.int32) - 1
+    return Regions(strongest.seeds[left], row[strongest.owner[left_of]], strongest.pixel[left_of])
 
 
 def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:

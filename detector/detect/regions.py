@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import edge_steps
-from detector.detect.levels import FINEST_CELL_MM, border_px, by_level, line_sigma, with_tops
+from detector.detect.levels import FINEST_CELL_MM, border_px, by_level, line_sigma
 from detector.detect.windows import Grown, grow
 from detector.records import BoolImage, Detail, Level, Seeds
 from detector.settings import DetectSettings
@@ -35,6 +35,10 @@ runs into, and no macrocalcification is so large for its scale."""
 FULL_CELL, OPEN_SHARE = 0.9, 0.4
 """Share of a cell's pixels over the threshold from which it is full, and the share of full ones among the cells around
 a region over which it is open. A choice: noise alone fills few cells beyond a border; where there is none, most are."""
+
+LEAST_AREA = 0.15
+"""Area, by that of the disc that a band answers to best, under which a candidate of coarse cells is not what the band
+saw, but something small beside others that finer bands see: two steps from band to band."""
 
 LINE_SIGMA = 2.4
 """Least mean response along a line: noise at places 0.17 mm apart, which are nearly independent, has a standard
@@ -82,6 +86,7 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
     ----------
     detail : Detail
     seeds : Seeds
+        With their tops and noise.
     settings : DetectSettings
 
     Returns
@@ -91,14 +96,10 @@ def grow_regions(detail: Detail, seeds: Seeds, settings: DetectSettings) -> Regi
         that leave their window, and without coarse ones that fade.
     """
     grown: list[Grown] = []
-    seeds = with_tops(detail, seeds)
     for index, level, rows in by_level(detail, seeds.level):
-        chosen = seeds[rows]
-        # what has been seen whole once is followed again, however it responds
-        seen = np.isfinite(chosen.height)
-        near = grow(detail, level, chosen, REACH)
+        near = grow(detail, level, seeds[rows], REACH)
         grown.append(near.only(~near.seeds.cut))
-        far = _is_followed(detail, level, near.seeds, seen)
+        far = _is_followed(detail, level, near.seeds)
         if far.any() and index + 1 < len(detail.levels):
             grown += _followed(detail, index, near.seeds[far])
     # together, since each step has its price however few seeds there are
@@ -128,12 +129,12 @@ def _is_fine(detail: Detail, level: Level) -> bool:
     return level.step_px * detail.pixel_mm <= FINEST_CELL_MM
 
 
-def _is_followed(detail: Detail, level: Level, seeds: Seeds, seen: BoolImage) -> BoolImage:
-    """Return which of the seeds that run over their window are followed: strong ones, thin lines, and those `seen`."""
+def _is_followed(detail: Detail, level: Level, seeds: Seeds) -> BoolImage:
+    """Return which of the seeds that run over their window are followed: strong ones and thin lines."""
     cell_mm = level.step_px * detail.pixel_mm
     if cell_mm > FAR_CELL_MM:
         return np.zeros(len(seeds), np.bool_)
-    followed = seen | (seeds.response_sigma >= FAR_SIGMA * np.sqrt(max(1.0, 2 * cell_mm / FAR_CELL_MM)))
+    followed = seeds.response_sigma >= FAR_SIGMA * np.sqrt(max(1.0, 2 * cell_mm / FAR_CELL_MM))
     if _is_fine(detail, level):
         faint = np.flatnonzero(seeds.cut & ~followed)
         followed[faint] = line_sigma(detail, seeds[faint]) >= LINE_SIGMA
@@ -155,19 +156,16 @@ def _sharp(detail: Detail, grown: list[Grown], settings: DetectSettings) -> Iter
 
 def _edges(detail: Detail, seeds: Seeds, settings: DetectSettings) -> tuple[Floats, BoolImage]:
     """Return the edges of coarse seeds, and which of them fade."""
-    noise = seeds.noise
     faint = seeds.response_sigma < settings.large_threshold_sigma
-    least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * noise
-    is_new = np.isnan(seeds.edge)
+    least = np.where(faint, CLEAR_SIGMA, settings.edge_sigma) * seeds.noise
     edge = np.zeros(len(seeds))
     # a step counts no more than the height: what is lower than the least step need not be looked at
-    asked = np.flatnonzero((seeds.height >= least) | ~is_new)
+    asked = np.flatnonzero(seeds.height >= least)
     edge[asked] = edge_steps(detail, seeds[asked])
     share = np.full(len(seeds), settings.edge_share)
-    may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= CLEAR_SIGMA * noise)
+    may_be_domed = (seeds.scale_mm > DOMED_SCALE_MM) & (edge >= CLEAR_SIGMA * seeds.noise)
     share[may_be_domed] *= np.sqrt(DOMED_SCALE_MM / seeds.scale_mm[may_be_domed])
-    # what had a sharp border at the first look is not asked again: it keeps it in the edge
-    return edge, (edge < np.maximum(share * seeds.height, least)) & is_new
+    return edge, edge < np.maximum(share * seeds.height, least)
 
 
 def _on_pixels(detail: Detail, parts: list[Grown]) -> Regions:
@@ -198,9 +196,11 @@ def _on_pixels(detail: Detail, parts: list[Grown]) -> Regions:
         over &= image.ravel().take(first + within[:, :, None]) > along_rows[:, None] + along_cols
         added = np.flatnonzero(is_added)
         n_over = np.count_nonzero(over, axis=(0, 1))
-        closed = _is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds))
-        over &= closed[owner]
-        seeds, owner = seeds[closed], (np.cumsum(closed, dtype=np.int32) - 1)[owner]
+        kept = _is_closed(n_over[added] >= FULL_CELL * step * step, owner[added], len(seeds))
+        area_mm2 = np.bincount(owner, n_over, len(seeds)) * detail.pixel_mm**2
+        kept &= area_mm2 >= LEAST_AREA * 2 * np.pi * seeds.scale_mm**2
+        over &= kept[owner]
+        seeds, owner = seeds[kept], (np.cumsum(kept, dtype=np.int32) - 1)[owner]
     cell, place = _divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
     return Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
 
