@@ -32,7 +32,6 @@ from detector.records import (
     Noise,
     StepImage,
     Zone,
-    order_of_whole,
 )
 from detector.settings import EnhanceSettings
 
@@ -278,6 +277,15 @@ def _middle(values: FloatImage) -> FloatImage:
     return np.asarray(np.partition(values, middle)[..., middle])
 
 
+def _order_of_whole(values: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return the stable order of values, none negative, by their nearest whole numbers.
+
+    numpy sorts whole numbers of 16 bits by their digits, in a tenth of the time.
+    """
+    whole = np.rint(values)
+    return np.argsort(whole.astype(np.min_scalar_type(int(whole.max(initial=0)))), kind="stable")
+
+
 class _Cells:
     """Statistics on cells of the padded box, twice as wide as the zone map's: a quarter of the noise's window."""
 
@@ -289,7 +297,7 @@ class _Cells:
         self.weight = self.inside.astype(np.float32)
         greys = self.grey[self.inside]
         # cells by rising grey, in groups of equal number
-        order = order_of_whole(greys)
+        order = _order_of_whole(greys)
         self.group_size = len(greys) // N_GREYS
         starts = np.linspace(0, len(greys), N_GREYS, endpoint=False).astype(np.int64)
         self.groups = np.flatnonzero(self.inside)[order][starts[:, None] + np.arange(self.group_size)]

@@ -799,15 +799,6 @@ def ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> NDArray[np
     return np.asarray(np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count), np.intp)
 
 
-def order_of_whole(values: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return the stable order of values, none negative, by their nearest whole numbers.
-
-    numpy sorts whole numbers of 16 bits by their digits, in a tenth of the time.
-    """
-    whole = np.rint(values)
-    return np.argsort(whole.astype(np.min_scalar_type(int(whole.max(initial=0)))), kind="stable")
-
-
 class Moments(NamedTuple):
     """Means and central second moments of the places of several owners, each of shape (n,)."""
 

@@ -273,19 +273,26 @@ def test_peaks_are_those_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("slope", "is_line"), [(0.0, True), (0.05, False)])
-def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_one_may_be(
-    slope: float, is_line: bool, turned: bool
+@pytest.mark.parametrize(
+    ("slope", "length_px", "height", "is_line"),
+    [(0.0, 400, 60, True), (0.0, 230, 60, True), (0.0, 400, -300, True), (0.05, 400, 60, False), (0.0, 140, 60, False)],
+)
+def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_or_short_one_may_be(
+    slope: float, length_px: int, height: float, is_line: bool, turned: bool
 ) -> None:
+    """A dark line is none either, which is bright on both sides."""
     pixels = tissue(noise=4.0)
     rows, cols = np.indices(pixels.shape)
-    line = np.abs(cols - 240 - slope * (rows - 384)) < 1
     if turned:
-        line = np.abs(rows - 384 - slope * (cols - 200)) < 1
-    _, _, marks = marks_of(np.where(line & (pixels > 500), pixels + 60, pixels))
+        line = (np.abs(rows - 384 - slope * (cols - 200)) < 1) & (np.abs(cols - 240) < length_px / 2)
+    else:
+        line = (np.abs(cols - 240 - slope * (rows - 384)) < 1) & (np.abs(rows - 384) < length_px / 2)
+    _, _, marks = marks_of(np.where(line & (pixels > 500), pixels + height, pixels))
     seeds = marks.seeds
-    across = (seeds.row_px - 384, seeds.col_px - 240)[not turned]
-    on_line = np.abs(across) < 3 if is_line else np.abs(across) < 20
+    across, along = seeds.row_px - 384, seeds.col_px - 240
+    if not turned:
+        across, along = along, across
+    on_line = (np.abs(across) < (5 if is_line else 20)) & (np.abs(along) < length_px / 2 - 10)
     n = np.count_nonzero(on_line & (seeds.response_sigma > 5))
     assert (n == 0) == is_line
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.borders import COSINE, SINE
-from detector.detect.levels import by_level, line_sigma
+from detector.detect.levels import by_level, coarsest_level, line_sigma
 from detector.detect.windows import RING_SCALES
-from detector.records import BoolImage, BreastRegion, Detail, Level, Seeds, Zone, order_of_whole
+from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, StepImage, Zone
 from detector.settings import DetectSettings
 
 MOST_OUTSIDE = 5
@@ -24,10 +25,17 @@ BESIDE_MM = 1.0
 """Distance from the breast's border within which fine peaks are compared with the breast beside them: two cells of the
 zone map."""
 
-SCAN_LINE_MM, SCAN_LINE_GAP_MM, SCAN_LINE_WIDTH_MM = 20.0, 2.0, 0.2
-"""Length of a chain of peaks along a row or column of pixels, widest gap in it and its width, from which it is a line
-that scanner or detector has drawn: nothing grows so straight, nor along the pixels. By chance, with 40 peaks a cm2,
-each of its ten links and more comes about in one of seven cases."""
+SCAN_LINE_MM, SCAN_LINE_BLOCKS, SCAN_LINE_MISSING = 20.0, 10, 1
+"""Length from which a line along a row or column of pixels is one that scanner or detector has drawn, blocks that it is
+looked at in, and how many of these may be missing: nothing grows so straight, nor along the pixels."""
+
+SCAN_LINE_CELL_MM, SCAN_LINE_APART_MM, SCAN_LINE_BESIDE_MM = 0.201, 0.4, 0.6
+"""Largest cells that show such a line, the distance at which rows are compared, and that within which peaks are the
+line's own: a dark one is bright on both sides, as far as fine blobs reach."""
+
+SCAN_LINE_NOISE = 3.0
+"""Step of a block, in noise units of a pixel, from which it differs. A choice: the mean of a block of 2 mm scatters by
+a third of a unit, and where skin or a strand happens to run along the pixels its step seldom comes to two."""
 
 COARSE_SIGMA = 5.0
 """Height, in noise units of a pixel, that a coarse peak must have over half of its surroundings. A choice:
@@ -40,35 +48,58 @@ their best direction, with a standard deviation of 0.16, at pixels of 0.05 to 0.
 Floats = NDArray[np.float64]
 
 
-def is_scan_line(seeds: Seeds, pixel_mm: float) -> BoolImage:
-    """Return which peaks lie in a chain along one row or column of pixels that is too long and straight to be grown.
+def is_on_scan_line(seeds: Seeds, detail: Detail) -> BoolImage:
+    """Return which peaks lie on or beside a line along a row or column of pixels, that is drawn and not grown.
+
+    A row is compared with those `SCAN_LINE_APART_MM` to both sides, block by block along it: where nearly all blocks of
+    `SCAN_LINE_MM` are darker, or all brighter, by more than noise makes them, there is a line.
 
     Parameters
     ----------
     seeds : Seeds
-    pixel_mm : float
+    detail : Detail
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    in_line = np.zeros(len(seeds), np.bool_)
-    if not len(seeds):
-        return in_line
-    for across, along in ((seeds.row_px, seeds.col_px), (seeds.col_px, seeds.row_px)):
-        by_place = order_of_whole(along)
-        # twice, half a strip apart, since a line may lie on the border of two
-        for shift in (0.0, 0.5):
-            strip = np.floor(across[by_place] * pixel_mm / SCAN_LINE_WIDTH_MM + shift)
-            by_strip = order_of_whole(strip)
-            strip, order = strip[by_strip], by_place[by_strip]
-            place_mm = along[order] * pixel_mm
-            is_start = (np.diff(strip, prepend=-1.0) != 0) | (np.diff(place_mm, prepend=0.0) > SCAN_LINE_GAP_MM)
-            start = np.flatnonzero(is_start)
-            chain = np.cumsum(is_start) - 1
-            length_mm = place_mm[np.append(start[1:], len(order)) - 1] - place_mm[start]
-            in_line[order] |= length_mm[chain] >= SCAN_LINE_MM
-    return in_line
+    level = coarsest_level(detail, SCAN_LINE_CELL_MM)
+    cell_mm = level.step_px * detail.pixel_mm
+    along = max(1, round(SCAN_LINE_MM / SCAN_LINE_BLOCKS / cell_mm))
+    if min(level.image.shape) < along:
+        return np.zeros(len(seeds), np.bool_)
+    noise = detail.noise.at_least(detail.darkest).astype(np.float32)
+    places = [level.to_cells(place, axis).astype(np.intp) for axis, place in enumerate((seeds.row_px, seeds.col_px))]
+    on_line = np.zeros(len(seeds), np.bool_)
+    for axis, blocks in enumerate(_in_blocks(level.image, along)):
+        least = cv2.resize((noise, noise.T)[axis], blocks.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        drawn = _drawn(blocks, np.asarray(least, np.float32), cell_mm)
+        on_line |= drawn[places[axis], np.minimum(places[1 - axis] // along, drawn.shape[1] - 1)]
+    return on_line
+
+
+def _in_blocks(image: StepImage, along: int) -> tuple[FloatImage, FloatImage]:
+    """Return the means of blocks of an image's rows, row by row, and those of its columns, column by column."""
+    rows, cols = (n // along for n in image.shape)
+    by_row = cv2.resize(image[:, : cols * along], (cols, len(image)), interpolation=cv2.INTER_AREA)
+    by_col = image[: rows * along].reshape(rows, along, -1).sum(axis=1, dtype=np.int32) / np.float32(along)
+    return np.asarray(by_row, np.float32), np.asarray(by_col.T, np.float32, order="C")
+
+
+def _drawn(blocks: FloatImage, noise: FloatImage, cell_mm: float) -> BoolImage:
+    """Return which blocks of rows lie on or beside a line along a row, given the least noise of a pixel in each."""
+    apart, beside = (max(1, round(size_mm / cell_mm)) for size_mm in (SCAN_LINE_APART_MM, SCAN_LINE_BESIDE_MM))
+    step = np.zeros_like(blocks)
+    step[apart:-apart] = blocks[apart:-apart] - 0.5 * (blocks[2 * apart :] + blocks[: -2 * apart])
+    step /= noise
+    starts = np.zeros(blocks.shape, np.uint8)
+    for differs in (step > SCAN_LINE_NOISE, step < -SCAN_LINE_NOISE):
+        count = cv2.boxFilter(
+            differs.view(np.uint8), -1, (SCAN_LINE_BLOCKS, 1), None, (0, 0), False, cv2.BORDER_CONSTANT
+        )
+        starts |= count >= SCAN_LINE_BLOCKS - SCAN_LINE_MISSING
+    reach = np.ones((2 * beside + 1, SCAN_LINE_BLOCKS), np.uint8)
+    return cv2.dilate(starts, reach, anchor=(SCAN_LINE_BLOCKS - 1, beside)).astype(np.bool_)
 
 
 def is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.artefacts import is_corner, is_scan_line, is_shoulder, is_strand
+from detector.detect.artefacts import is_corner, is_on_scan_line, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
 from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, Where, ranges
 from detector.settings import DetectSettings
@@ -95,7 +95,7 @@ def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     coarse = seeds[seeds.scale_mm >= settings.coarse_scale_mm]
     seeds = Seeds.concatenate([_without_echoes(fine, detail.pixel_mm), coarse])
     is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
-    seeds = _chosen(seeds, is_inside & ~is_scan_line(seeds, detail.pixel_mm), detail, settings)
+    seeds = _chosen(seeds, is_inside & ~is_on_scan_line(seeds, detail), detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
