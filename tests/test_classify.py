@@ -117,7 +117,9 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
         (stroke(2.5, 0.4, width_mm=1.2, solidity=0.8), ("irregular", "micro", "coarse heterogeneous")),
         (stroke(2.5, 0.4, length_mm=2.0, width_mm=1.2, solidity=0.7), ("branching", "micro", "fine linear branching")),
         (stroke(4.5, 0.4, length_mm=3.0, width_mm=2.2, solidity=0.5), ("branching", "micro", "fine linear branching")),
-        (stroke(4.5, 0.7, length_mm=3.0, width_mm=2.2, solidity=0.5), ("irregular", "macro", "coarse")),
+        (stroke(4.5, 0.75, length_mm=3.0, width_mm=2.2, solidity=0.5), ("irregular", "macro", "coarse")),
+        (stroke(4.5, 0.65, length_mm=3.0, width_mm=2.2, solidity=0.5), ("irregular", "micro", "coarse heterogeneous")),
+        (stroke(4.5, 0.65, length_mm=3.0, width_mm=2.2, solidity=0.8), ("irregular", "macro", "coarse")),
         (
             stroke(4.5, 0.4, length_mm=3.0, width_mm=2.2, solidity=0.5, hole_share=0.2),
             ("branching", "micro", "fine linear branching"),
@@ -132,6 +134,8 @@ def test_words_of_forms(found: Spots, expected: tuple[str, str, str]) -> None:
         "bent more",
         "arms",
         "thick arms",
+        "arms a little thick",
+        "thick and bent",
         "arms that touch",
     ],
 )
@@ -159,7 +163,7 @@ def test_kind_follows_the_widths_whatever_else(
     width_mm = length_mm * share
     found = spot(length_mm, width_mm, solidity=solidity, circularity=circularity, hole_share=hole)
     shape, kind, word = words(found, unresolved)
-    thin = shape != "rim" and solidity < 0.85 and found.stroke_mm[0] < 0.6
+    thin = shape != "rim" and solidity < 0.85 and found.stroke_mm[0] < (0.7 if solidity < 0.75 else 0.6)
     if width_mm >= 1.0 and not thin:
         assert kind == "macro"
     elif shape != "dash":

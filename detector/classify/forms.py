@@ -18,9 +18,9 @@ pixels and blur leave to round grains, close to 1, and those of irregular ones."
 ROD_SOLIDITY, ROD_SMOOTHNESS = 0.85, 0.85
 """Solidity and smoothness from which a long form is a rod: a slight bend costs a tenth of either."""
 
-OUTLINE_MM = 0.1
-"""By how much the stroke of arms may be measured too wide, where they meet and where tissue is bright: rather a wide
-form that stays micro than a thin one, the most suspicious there is, called macro."""
+OUTLINE_MM, ARMS_OUTLINE_MM = 0.1, 0.2
+"""By how much the stroke of bent lines may be measured too wide, where tissue is bright, and that of arms, also where
+they meet: rather a wide form that stays micro than a thin one, the most suspicious there is, called macro."""
 
 LARGE_ROD_MM = 2.0
 """Length from which a rod is told by its form word: shorter ones may be oblong grains."""
@@ -106,7 +106,8 @@ def find_kind(spots: Spots, shape: Codes, settings: ClassifySettings) -> Codes:
     rod &= spots.length_mm > settings.rod_length_mm
     # a thin line that is bent or has arms is wide to the calipers, whatever shape it was told, and no rod; a rim's wall
     # is no line
-    thin = (spots.stroke_mm < THIN_MM + OUTLINE_MM) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
+    beyond_mm = np.where(spots.solidity < BRANCHED_SOLIDITY, ARMS_OUTLINE_MM, OUTLINE_MM)
+    thin = (spots.stroke_mm < THIN_MM + beyond_mm) & (spots.solidity < ROD_SOLIDITY) & (shape != Shape.RIM)
     macro = ((spots.width_mm >= settings.macro_width_mm) | rod) & ~thin
     kind = np.where(macro, Kind.MACRO, Kind.MICRO)
     return np.where(np.isnan(spots.width_mm), Kind.UNKNOWN, kind).astype(np.int8)
