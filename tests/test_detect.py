@@ -237,6 +237,30 @@ def test_echoes_are_those_of_a_loop_over_neighbouring_bands(numbers: list[int], 
     assert list(zip(numbers_found.tolist(), found.row_px, found.col_px, strict=True)) == expected
 
 
+@pytest.mark.parametrize("spacing_mm", [0.05, 0.1, 0.2])
+def test_maxima_are_those_of_scipy(spacing_mm: float) -> None:
+    """Of every band all that are over the threshold, in the order of pixels."""
+    mammogram = as_mammogram(tissue(spacing_mm=spacing_mm), (spacing_mm, spacing_mm), view="CC")
+    breast = find_breast(mammogram, SETTINGS.breast)
+    detail, settings = enhance_detail(mammogram, breast, SETTINGS.enhance), SETTINGS.detect
+    found = find_maxima(detail, breast, settings)
+    found = found[breast.is_searched[breast.cells(found.row_px, found.col_px)]]
+    for band in detail.bands:
+        level, ours = detail.levels[band.level], found[found.scale_mm == band.scale_mm]
+        large = settings.large_threshold_sigma * np.sqrt(min(1.0, HIDING_SCALE_MM / band.scale_mm))
+        least = settings.supported_sigma if band.scale_mm < settings.large_scale_mm else large
+        highest = ndimage.maximum_filter(band.response, 3, mode="nearest")
+        row, col = np.nonzero((band.response == highest) & (band.response > 0))
+        row_px, col_px = (o + level.step_px * i for o, i in zip(level.origin_px, (row, col), strict=True))
+        sigma = band.response[row, col] / band.noise.at(detail.where(row_px, col_px))
+        asked = (sigma > least + 1e-4) & breast.is_searched[breast.cells(row_px, col_px)]
+        if level.step_px == 1:
+            expected = set(zip(row_px[asked].tolist(), col_px[asked].tolist(), strict=True))
+            assert expected <= set(zip(ours.row_px.tolist(), ours.col_px.tolist(), strict=True))
+        # peaks of coarse cells move to the brightest of four pixels
+        assert np.count_nonzero(asked) == pytest.approx(np.count_nonzero(ours.response_sigma > least), rel=0.01, abs=2)
+
+
 def test_peaks_are_those_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each candidate is a highest of nine over the threshold; only echoes of fine bands and corners are missing."""
     # which of them are strands has a test of its own
