@@ -321,6 +321,15 @@ def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_or_short_one_may_be(
     assert (n == 0) == is_line
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_lies_beside_a_line_of_the_scanner_is_its_own(turned: bool) -> None:
+    pixels = tissue(noise=4.0)
+    pixels[384 if not turned else slice(64, -64), 240 if turned else slice(64, -64)] -= 300
+    places = [(38.4, 24.0 + away) if turned else (38.4 + away, 24.0) for away in (-1.6, 0.9, 1.6)]
+    _, _, marks = marks_of(pixels + 200 * sum(disc(pixels.shape, place, 0.4) for place in places))
+    assert [label_at(marks, row / 0.1, col / 0.1) > 0 for row, col in places] == [True, False, True]
+
+
 @pytest.mark.parametrize("outside_mm", [0.0, 0.8])
 def test_a_metal_bead_that_leaves_the_breast_is_one_mark(outside_mm: float) -> None:
     """Half of its surroundings are air, as of a corner of what is exposed; but it stands out from the breast too."""
