@@ -30,8 +30,8 @@ SCAN_LINE_MM, SCAN_LINE_BLOCKS, SCAN_LINE_MISSING = 20.0, 10, 1
 looked at in, and how many of these may be missing: nothing grows so straight, nor along the pixels."""
 
 SCAN_LINE_CELL_MM, SCAN_LINE_APART_MM, SCAN_LINE_BESIDE_MM = 0.201, 0.4, 0.6
-"""Largest cells that show such a line, the distance at which rows are compared, and that within which peaks are the
-line's own: a dark one is bright on both sides, as far as fine blobs reach."""
+"""Largest cells that show such a line, the distance at which rows are compared, and that from each row that differs,
+those beside the line among them, within which peaks are the line's own, as far as fine blobs reach."""
 
 SCAN_LINE_NOISE = 3.0
 """Step of a block, in noise units of a pixel, from which it differs. A choice: the mean of a block of 2 mm scatters by
