@@ -89,20 +89,36 @@ def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
 def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
     """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
 
-    The image is left as it was. Of what has little left only a hem would be seen beside the stronger one.
+    The image is left as it was. Of what has little left only a hem would be seen beside the stronger one: it goes, and
+    what it has displaced is asked again.
     """
     if not len(regions.seeds):
         return regions
     canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
-    stays = _strongest(regions, rank, peak_pixels(regions.seeds, detail), canvas)
-    strongest = regions.only(stays)
-    owned = canvas[strongest.pixel] == rank[stays][strongest.owner]
-    canvas[strongest.pixel] = 0
-    n_owned, n = (np.bincount(strongest.owner, counted, len(strongest.seeds)) for counted in (owned, None))
-    left = n_owned >= LEAST_LEFT * n
-    left_of = np.flatnonzero(owned & left[strongest.owner])
-    row = np.cumsum(left, dtype=np.int32) - 1
-    return Regions(strongest.seeds[left], row[strongest.owner[left_of]], strongest.pixel[left_of])
+    while True:
+        centre = peak_pixels(regions.seeds, detail)
+        stays = _strongest(regions, rank, centre, canvas)
+        strongest = regions.only(stays)
+        owned = canvas[strongest.pixel] == rank[stays][strongest.owner]
+        n_owned, n = (np.bincount(strongest.owner, counted, len(strongest.seeds)) for counted in (owned, None))
+        left, top = n_owned >= LEAST_LEFT * n, canvas[centre]
+        canvas[strongest.pixel] = 0
+        hem = np.zeros(len(stays), np.bool_)
+        hem[stays] = ~left
+        displaced = ~stays & (np.isin(top, rank[hem]) | _holds(regions, centre[hem], canvas))
+        if not displaced.any():
+            own = Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
+            return own if left.all() else own.only(left)
+        asked = (stays & ~hem) | displaced
+        regions, rank = regions.only(asked), rank[asked]
+
+
+def _holds(regions: Regions, places: NDArray[np.int64], canvas: Ranks) -> BoolImage:
+    """Return which regions hold one of some places. The canvas is empty, and left so."""
+    canvas[places] = 1
+    owner = regions.owner[canvas[regions.pixel] > 0]
+    canvas[places] = 0
+    return np.asarray(np.bincount(owner, minlength=len(regions.seeds)) > 0, np.bool_)
 
 
 def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
