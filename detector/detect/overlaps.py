@@ -90,30 +90,41 @@ def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Region
     """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
 
     The image is left as it was. Of what has little left only a hem would be seen beside the stronger one: it goes, and
-    what it has displaced is asked again.
+    what it has displaced is asked again, with those that this touches.
     """
     if not len(regions.seeds):
         return regions
     canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
-    while True:
-        centre = peak_pixels(regions.seeds, detail)
-        stays = _strongest(regions, rank, centre, canvas)
-        strongest = regions.only(stays)
-        owned = canvas[strongest.pixel] == rank[stays][strongest.owner]
+    centre = peak_pixels(regions.seeds, detail)
+    kept, asked = np.zeros(len(rank), np.bool_), np.arange(len(rank))
+    while len(asked):
+        part = regions if len(asked) == len(rank) else regions.only(np.isin(np.arange(len(rank)), asked))
+        stays = _strongest(part, rank[asked], centre[asked], canvas)
+        strongest, covering = part.only(stays), canvas[centre[asked]]
+        owned = _owned(strongest, rank[asked[stays]], canvas)
         n_owned, n = (np.bincount(strongest.owner, counted, len(strongest.seeds)) for counted in (owned, None))
-        left, top = n_owned >= LEAST_LEFT * n, canvas[centre]
-        canvas[strongest.pixel] = 0
-        hem = np.zeros(len(stays), np.bool_)
-        hem[stays] = ~left
-        displaced = ~stays & (np.isin(top, rank[hem]) | _holds(regions, centre[hem], canvas))
-        if not displaced.any():
-            own = Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
-            return own if left.all() else own.only(left)
-        asked = (stays & ~hem) | displaced
-        regions, rank = regions.only(asked), rank[asked]
+        hem = asked[stays][n_owned < LEAST_LEFT * n]
+        kept[asked] = stays
+        kept[hem] = False
+        if not len(hem):
+            break
+        displaced = ~stays & (np.isin(covering, rank[hem]) | _holds(part, centre[hem], canvas))
+        touching = kept & _holds(regions, part.only(displaced).pixel, canvas)
+        asked = np.union1d(asked[displaced], np.flatnonzero(touching))
+    strongest = regions.only(kept)
+    np.maximum.at(canvas, strongest.pixel, rank[kept][strongest.owner])
+    owned = _owned(strongest, rank[kept], canvas)
+    return Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
 
 
-def _holds(regions: Regions, places: NDArray[np.int64], canvas: Ranks) -> BoolImage:
+def _owned(regions: Regions, rank: Ranks, canvas: Ranks) -> BoolImage:
+    """Return which of the regions' pixels have their rank on the canvas, which is left empty."""
+    owned = canvas[regions.pixel] == rank[regions.owner]
+    canvas[regions.pixel] = 0
+    return np.asarray(owned, np.bool_)
+
+
+def _holds(regions: Regions, places: NDArray[np.integer], canvas: Ranks) -> BoolImage:
     """Return which regions hold one of some places. The canvas is empty, and left so."""
     canvas[places] = 1
     owner = regions.owner[canvas[regions.pixel] > 0]
