@@ -26,7 +26,6 @@ DISC_STEP = 1.3
 """Height of a disc by the step across its outline with the blur of common systems; what is higher than that over its
 outline has a grain of noise on top or is no object of one height."""
 
-
 LEAST_LEFT = 0.5
 """Share of its pixels that a candidate must keep beside stronger ones."""
 
@@ -97,8 +96,8 @@ def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Region
     canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
     centre = peak_pixels(regions.seeds, detail)
     kept, asked = np.zeros(len(rank), np.bool_), np.arange(len(rank))
+    part = regions
     while len(asked):
-        part = regions if len(asked) == len(rank) else regions.only(np.isin(np.arange(len(rank)), asked))
         stays = _strongest(part, rank[asked], centre[asked], canvas)
         strongest, covering = part.only(stays), canvas[centre[asked]]
         owned = _owned(strongest, rank[asked[stays]], canvas)
@@ -109,8 +108,9 @@ def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Region
         if not len(hem):
             break
         displaced = ~stays & (np.isin(covering, rank[hem]) | _holds(part, centre[hem], canvas))
-        touching = kept & _holds(regions, part.only(displaced).pixel, canvas)
-        asked = np.union1d(asked[displaced], np.flatnonzero(touching))
+        again = kept & _holds(regions, part.only(displaced).pixel, canvas)
+        again[asked[displaced]] = True
+        part, asked = regions.only(again), np.flatnonzero(again)
     strongest = regions.only(kept)
     np.maximum.at(canvas, strongest.pixel, rank[kept][strongest.owner])
     owned = _owned(strongest, rank[kept], canvas)
@@ -126,10 +126,16 @@ def _owned(regions: Regions, rank: Ranks, canvas: Ranks) -> BoolImage:
 
 def _holds(regions: Regions, places: NDArray[np.integer], canvas: Ranks) -> BoolImage:
     """Return which regions hold one of some places. The canvas is empty, and left so."""
-    canvas[places] = 1
-    owner = regions.owner[canvas[regions.pixel] > 0]
-    canvas[places] = 0
+    owner = regions.owner[_pixels_at(regions, places, canvas)]
     return np.asarray(np.bincount(owner, minlength=len(regions.seeds)) > 0, np.bool_)
+
+
+def _pixels_at(regions: Regions, places: NDArray[np.integer], canvas: Ranks) -> NDArray[np.intp]:
+    """Return which of the regions' pixels are one of some places. The canvas is empty, and left so."""
+    canvas[places] = 1
+    found = np.flatnonzero(canvas[regions.pixel])
+    canvas[places] = 0
+    return found
 
 
 def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
@@ -201,9 +207,7 @@ def _peaks_inside(
     regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas: Ranks
 ) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
-    canvas[centre] = 1
-    found = np.flatnonzero(canvas[regions.pixel])
-    canvas[centre] = 0
+    found = _pixels_at(regions, centre, canvas)
     # a place may be the peak of several seeds
     by_place = np.argsort(centre, kind="stable")
     first, last = (np.searchsorted(centre[by_place], regions.pixel[found], side=side) for side in ("left", "right"))
