@@ -22,9 +22,10 @@ from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, 
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
-from detector.detect.overlaps import _parts, _strongest, resolve_overlaps
+from detector.detect.overlaps import Change, _parts, _strongest, repainted, resolve_overlaps
 from detector.detect.peaks import ECHO_SCALES, HIDING_SCALE_MM, _without_echoes, find_maxima, find_peaks, pairs_within
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels
+from detector.detect.rods import join_rods
 from detector.detect.windows import RING_SCALES, Grown, Windows, _connected
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
@@ -322,12 +323,19 @@ def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_or_short_one_may_be(
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_lies_beside_a_line_of_the_scanner_is_its_own(turned: bool) -> None:
+@pytest.mark.parametrize("height", [-300, 60])
+def test_calcium_on_a_line_of_the_scanner_is_found(height: float, turned: bool) -> None:
+    """It stands out in all directions; a strand that crosses the line does not along itself."""
     pixels = tissue(noise=4.0)
-    pixels[384 if not turned else slice(64, -64), 240 if turned else slice(64, -64)] -= 300
-    places = [(38.4, 24.0 + away) if turned else (38.4 + away, 24.0) for away in (-1.6, 0.9, 1.6)]
-    _, _, marks = marks_of(pixels + 200 * sum(disc(pixels.shape, place, 0.4) for place in places))
-    assert [label_at(marks, row / 0.1, col / 0.1) > 0 for row, col in places] == [True, False, True]
+    rows = np.indices(pixels.shape)[0] * 0.1
+    # on a bright line it would, as the brightest
+    strand = (100 if height < 0 else 0) * np.exp(-((rows - 30.0) ** 2) / (2 * 0.3**2))
+    pixels[64:-64, 240] += height
+    pixels = pixels + strand + 200 * disc(pixels.shape, (38.4, 24.5), 0.4)
+    _, _, marks = marks_of(pixels.T if turned else pixels)
+    row, col = (marks.seeds.col_px, marks.seeds.row_px) if turned else (marks.seeds.row_px, marks.seeds.col_px)
+    near = (np.abs(col - 240) < 8) & (np.abs(row - 384) < 250)
+    assert np.hypot(row[near] - 383.5, col[near] - 244.5) == pytest.approx(np.zeros(1), abs=2)
 
 
 @pytest.mark.parametrize("outside_mm", [0.0, 0.8])
@@ -517,7 +525,7 @@ def test_macrocalcifications_are_one_mark_of_their_size(diameter_mm: float) -> N
 
 def test_nothing_runs_over_the_border_of_the_image() -> None:
     pixels = tissue()
-    places = [(30.0, 0.6), (40.0, 1.6), (50.0, 3.0)]
+    places = [(30.0, 0.6), (40.0, 1.1), (50.0, 2.0)]
     pixels += 150 * sum(disc(pixels.shape, place, 1.5) for place in places)
     _, _, marks = marks_of(pixels)
     found = [label_at(marks, row / 0.1 - 0.5, col / 0.1 - 0.5) > 0 for row, col in places]
@@ -654,6 +662,137 @@ def test_specks_in_a_lump_are_no_disc() -> None:
         assert (np.hypot(discs.row_px - 383.5, discs.col_px - 239.5) < 5).any() == found
 
 
+# --- rods that were outlined piece by piece
+
+
+BAR_ROWS, BAR_COLS = slice(46, 54), slice(20, 90)
+
+
+def bar_in_pieces(
+    image: NDArray[np.floating],
+    pieces: Sequence[tuple[slice, slice]],
+    levels: Sequence[float],
+    tilt: Sequence[float] = (0, 0),
+) -> tuple[Marks, Detail, NDArray[np.uint16]]:
+    """Return pieces as marks, whose seeds have their peaks in the middle and outlines at even levels."""
+    detail = bare_detail(image.astype(np.int16))
+    label = np.zeros(image.shape, np.uint16)
+    for number, piece in enumerate(pieces, 1):
+        label[piece] = number
+    row, col = ([0.5 * (piece[axis].start + piece[axis].stop - 1) for piece in pieces] for axis in (0, 1))
+    n, level = np.zeros(len(pieces)), np.array(levels, np.float64)
+    seeds = Seeds.blank(
+        len(n),
+        row_px=np.array(row),
+        col_px=np.array(col),
+        height=n + 1000,
+        noise=n + 10,
+        threshold=level,
+        tilt_row=n + tilt[0],
+        tilt_col=n + tilt[1],
+    )
+    return Marks(label, np.flatnonzero(label).astype(np.int32), seeds, detail.box), detail, label
+
+
+def bar(between: float = 1000.0, slope: float = 0.0, around: float = 0.0) -> Floats:
+    """Return a bar of height 1000, of another one between its halves, over a slope, and what surrounds its middle."""
+    image = np.zeros((100, 110))
+    image[35:65, 45:65] = around
+    image[BAR_ROWS, BAR_COLS] = 1000
+    image[BAR_ROWS, 52:55] = between
+    return image + slope * np.arange(110)
+
+
+LEFT, RIGHT = (BAR_ROWS, slice(20, 52)), (BAR_ROWS, slice(55, 90))
+
+
+@pytest.mark.parametrize(
+    ("image", "levels", "n_left"),
+    [
+        (bar(), (500, 500), 1),
+        # whatever the tilts of its pieces' levels, which are those of the surroundings
+        (bar(slope=20.0), (500 + 20 * 35.5, 500 + 20 * 72), 1),
+        # half of what the lower piece is over its outline, and less than a quarter of it
+        (bar(between=750), (500, 500), 1),
+        (bar(between=600), (500, 500), 2),
+        (bar(between=0), (500, 500), 2),
+        # over the outlines' level the bar runs out into its surroundings
+        (bar(around=600), (500, 500), 2),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_pieces_of_a_rod_are_joined_where_nothing_parts_them(
+    image: Floats, levels: Sequence[float], n_left: int, turned: bool
+) -> None:
+    pieces = [piece[::-1] for piece in (LEFT, RIGHT)] if turned else [LEFT, RIGHT]
+    marks, detail, label = bar_in_pieces(image.T if turned else image, pieces, levels)
+    joined = join_rods(marks, detail, label)
+    assert len(joined.seeds) == n_left
+    assert np.array_equal(joined.pixels, np.flatnonzero(label))
+    if n_left == 1:
+        whole = np.zeros(image.shape, np.bool_)
+        whole[BAR_ROWS, BAR_COLS] = True
+        assert np.array_equal(label > 0, whole.T if turned else whole)
+        # its outline's level is that of each piece at its own middle
+        row, col = (np.array([np.mean([p[axis].start, p[axis].stop - 1]) for p in pieces]) for axis in (0, 1))
+        assert joined.seeds.level_at(np.zeros(2, np.intp), row, col) == pytest.approx(np.array(levels), rel=0.02)
+
+
+def test_what_lies_beside_a_rod_stays_and_what_has_its_peak_in_it_goes() -> None:
+    inside, beside = (slice(48, 50), slice(52, 55)), (slice(52, 62), slice(50, 54))
+    marks, detail, label = bar_in_pieces(bar(), [LEFT, RIGHT, inside, beside], (500, 500, 500, 300))
+    joined = join_rods(marks, detail, label)
+    assert len(joined.seeds) == 2
+    assert len(np.unique(label[46:52, BAR_COLS])) == 1
+    assert len(np.unique(label[beside])) == 1
+    assert label[beside][0, 0] not in (0, label[50, 30])
+
+
+def test_bars_side_by_side_are_two() -> None:
+    image = np.zeros((100, 110))
+    image[40:58, 20:90] = 1000
+    pieces = [(slice(40, 48), slice(20, 90)), (slice(50, 58), slice(20, 90))]
+    marks, detail, label = bar_in_pieces(image, pieces, (500, 500))
+    assert len(join_rods(marks, detail, label).seeds) == 2
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_long_rod_across_bands_of_tissue_is_one_mark(seed: int) -> None:
+    pixels = tissue(seed=seed)
+    cols = np.indices(pixels.shape)[1] * 0.1
+    bands = 90 * np.cos(2 * np.pi * (cols - 24.0) / 9.0)
+    path = [disc(pixels.shape, (38.4, 24.0 + along), 0.9) for along in np.arange(-3.2, 3.25, 0.2)]
+    _, _, marks = marks_of(pixels + bands + 300 * np.maximum.reduce(path))
+    label = label_at(marks, 383.5, 239.5)
+    assert label
+    assert 0.01 * np.count_nonzero(marks.labels == label) == pytest.approx(0.9 * 6.4 + 0.64, rel=0.15)
+
+
+@given(st.data())
+def test_marks_in_place_of_others_are_painted_as_pixel_by_pixel(data: st.DataObject) -> None:
+    n_old, n_new = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    before = rng.integers(0, n_old + 1, (12, 12)).astype(np.uint16)
+    places = rng.permutation(144)[: n_old + n_new]
+    before.ravel()[places[:n_old]] = np.arange(1, n_old + 1)
+    row, col = np.divmod(places.astype(np.float64), 12)
+    seeds = Seeds.blank(n_old + n_new, row_px=row, col_px=col, height=np.arange(1.0, n_old + n_new + 1))
+    gone = np.flatnonzero(rng.random(n_old) < 0.5) + 1
+    # new ones where there is nothing, or what goes
+    free = np.flatnonzero((before == 0) | np.isin(before, gone))
+    pixel = rng.permutation(free)[: len(free) // 2] if n_new else np.empty(0, np.int64)
+    owner = rng.integers(0, max(n_new, 1), len(pixel))
+    label = before.copy()
+    marks = Marks(label, np.flatnonzero(label).astype(np.int32), seeds[np.arange(n_old)], Box(0, 12, 0, 12))
+    regions = Regions(seeds[np.arange(n_old, n_old + n_new)], owner.astype(np.int32), pixel.astype(np.int32))
+    after = repainted(marks, [Change(gone, regions)], label)
+    wanted = np.where(np.isin(before, gone), 0, before).astype(np.float64)
+    wanted.ravel()[pixel] = n_old + 1 + owner
+    assert np.array_equal(np.append(0, after.seeds.height)[label], wanted)
+    assert np.array_equal(after.pixels, np.flatnonzero(label))
+    assert (np.diff(after.seeds.row_px * 12 + after.seeds.col_px) > 0).all()
+
+
 # --- grains that have grown together
 
 HEAP_MM = ((38.0, 24.0), (38.0, 24.55), (38.5, 24.8), (38.5, 25.35))
@@ -774,7 +913,9 @@ def test_the_shoulder_of_a_steep_skin_line_is_no_speck_and_one_on_it_is(height: 
         seeds = marks_of(pixels)[2].seeds
         is_speck = np.hypot(seeds.row_px - 592.5, seeds.col_px - 199.5) < 3
         from_skin_mm = (66.0 - 0.1 * seeds.row_px - 0.03 * seeds.col_px) / np.hypot(1, 0.3)
-        n_on_skin += int(np.count_nonzero((np.abs(from_skin_mm) < 1.0) & ~is_speck))
+        # but where the skin meets the image's border
+        on_skin = (np.abs(from_skin_mm) < 1.0) & (seeds.col_px > 10)
+        n_on_skin += int(np.count_nonzero(on_skin & ~is_speck))
         n_found += int(is_speck.any())
     assert n_on_skin <= 3 * n_images
     assert n_found == (n_images if height else 0)

@@ -31,7 +31,7 @@ from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
 from detector.evaluate.results import evaluate_study
 from detector.evaluate.study import read_images, refer, study_of_findings
-from detector.evaluate.trials import Background, Kind, Outcome, Trial, judged_by, run_trial
+from detector.evaluate.trials import Background, Kind, Outcome, Trial, _closed, judged_by, run_trial
 from detector.evaluate.truth import Findings, ImageTruth, Mark
 from detector.export.phantoms import write_dicom
 from detector.export.tables import CLUSTER_COLUMNS, SPOT_COLUMNS, open_csv, rows_of
@@ -39,7 +39,7 @@ from detector.pipeline import analyse
 from detector.read import read_mammogram
 from detector.records import Distribution, FloatImage, Identity, Mammogram, Morphology, Spots
 from detector.records import Kind as Size
-from detector.settings import BreastSettings
+from detector.settings import BreastSettings, Settings
 from scripts import accuracy
 
 SMALL = Recipe(rows=800, cols=600, spacing_mm=0.1)
@@ -325,6 +325,21 @@ def test_a_perfect_program_has_perfect_figures() -> None:
     whole = f"{n} of {n} (100%)"
     assert shares(figures.macro_rows(perfect)) == [whole, whole, f"0 of {n} (0%)", whole]
     assert all(row["0.21 per image"] == 1 for row in figures.cluster_rows(perfect))
+
+
+def test_what_is_closed_to_the_search_is_the_border_of_the_image_pixel_by_pixel() -> None:
+    mammogram, known = Trial(1, recipe=SMALL).make()
+    breast = find_breast(mammogram, Settings().breast)
+    outline = np.rint(breast.outline[:, ::-1]).astype(np.int32)
+    inside = cv2.fillPoly(np.zeros(mammogram.pixels.shape, np.uint8), [outline], 1) > 0
+    outermost = np.ones(inside.shape, np.bool_)
+    outermost[5:-5, 5:-5] = False
+    at_border = dataclasses.replace(known, spots=known.spots.replace(col_px=np.full(len(known.spots), 3.0)))
+    for truth, is_masked in ((known, False), (at_border, True)):
+        masked, share = _closed(mammogram, truth)
+        assert (masked == is_masked).all()
+        assert share == pytest.approx(np.mean(outermost[inside]), rel=0.1)
+        assert share > 0.005
 
 
 def test_wrong_labels_and_sizes_of_macrocalcifications_show() -> None:

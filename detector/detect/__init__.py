@@ -9,6 +9,7 @@ from detector.detect.grains import part_grains
 from detector.detect.overlaps import keep_whole, resolve_overlaps
 from detector.detect.peaks import find_maxima, find_peaks
 from detector.detect.regions import Regions, grow_regions
+from detector.detect.rods import join_rods
 from detector.records import BreastRegion, Buffers, Detail, Marks, Seeds
 from detector.settings import DetectSettings
 
@@ -24,7 +25,7 @@ def detect_marks(
     height are taken from the level that it was found on. Where candidates overlap, the one with the larger product of
     height and significance stays: of a macrocalcification and a bright grain of noise inside it the former, of a
     cluster seen as one blob and a speck of it the latter. Discs, whose outline is sought along rays, join them. What is
-    a heap of grains in the end is cut into these.
+    a heap of grains in the end is cut into these, and pieces of a rod are joined.
 
     Parameters
     ----------
@@ -48,4 +49,5 @@ def detect_marks(
     canvas = (buffers or Buffers()).take("labels", detail.levels[0].image.shape, dtype)
     canvas.fill(0)
     marks = resolve_overlaps(regions, detail, canvas)
-    return keep_whole(part_grains(marks, peaks, detail, canvas), detail, canvas)
+    marks = keep_whole(part_grains(marks, peaks, detail, canvas), detail, canvas)
+    return join_rods(marks, detail, canvas)

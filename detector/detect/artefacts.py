@@ -33,6 +33,10 @@ SCAN_LINE_CELL_MM, SCAN_LINE_APART_MM, SCAN_LINE_BESIDE_MM = 0.201, 0.4, 0.6
 """Largest cells that show such a line, the distance at which rows are compared, and that from each row that differs,
 those beside the line among them, within which peaks are the line's own, as far as fine blobs reach."""
 
+SCAN_LINE_AROUND_MM = (0.6, 0.8, 1.0)
+"""Distances, beyond fine blobs, at which a peak on such a line is compared with what is around it: the line's own stand
+out along it by noise alone, and those of a strand that crosses it do not along the strand."""
+
 SCAN_LINE_NOISE = 3.0
 """Step of a block, in noise units of a pixel, from which it differs. A choice: the mean of a block of 2 mm scatters by
 a third of a unit, and where skin or a strand happens to run along the pixels its step seldom comes to two."""
@@ -48,16 +52,18 @@ their best direction, with a standard deviation of 0.16, at pixels of 0.05 to 0.
 Floats = NDArray[np.float64]
 
 
-def is_on_scan_line(seeds: Seeds, detail: Detail) -> BoolImage:
-    """Return which peaks lie on or beside a line along a row or column of pixels, that is drawn and not grown.
+def is_drawn(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImage:
+    """Return which peaks are of a line along a row or column of pixels, that is drawn and not grown.
 
     A row is compared with those `SCAN_LINE_APART_MM` to both sides, block by block along it: where nearly all blocks of
-    `SCAN_LINE_MM` are darker, or all brighter, by more than noise makes them, there is a line.
+    `SCAN_LINE_MM` differ by more than noise makes them, there is a line. What stands out from its surroundings all
+    around is not the line's own.
 
     Parameters
     ----------
     seeds : Seeds
     detail : Detail
+    settings : DetectSettings
 
     Returns
     -------
@@ -66,16 +72,28 @@ def is_on_scan_line(seeds: Seeds, detail: Detail) -> BoolImage:
     level = coarsest_level(detail, SCAN_LINE_CELL_MM)
     cell_mm = level.step_px * detail.pixel_mm
     along = max(1, round(SCAN_LINE_MM / SCAN_LINE_BLOCKS / cell_mm))
+    is_own = np.zeros(len(seeds), np.bool_)
     if min(level.image.shape) < along:
-        return np.zeros(len(seeds), np.bool_)
+        return is_own
     noise = detail.noise.at_least(detail.darkest).astype(np.float32)
     places = [level.to_cells(place, axis).astype(np.intp) for axis, place in enumerate((seeds.row_px, seeds.col_px))]
-    on_line = np.zeros(len(seeds), np.bool_)
     for axis, blocks in enumerate(_in_blocks(level.image, along)):
         least = cv2.resize((noise, noise.T)[axis], blocks.shape[::-1], interpolation=cv2.INTER_NEAREST)
         drawn = _drawn(blocks, np.asarray(least, np.float32), cell_mm)
-        on_line |= drawn[places[axis], np.minimum(places[1 - axis] // along, drawn.shape[1] - 1)]
-    return on_line
+        on_line = np.flatnonzero(drawn[places[axis], np.minimum(places[1 - axis] // along, drawn.shape[1] - 1)])
+        is_own[on_line] |= ~_stands_out(seeds[on_line], detail, settings)
+    return is_own
+
+
+def _stands_out(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImage:
+    """Return which seeds stand out from what is around them, both ways in each of eight directions."""
+    image, half = detail.levels[0], len(SINE) // 2
+    around = np.full(len(seeds), -np.inf)
+    for away_mm in SCAN_LINE_AROUND_MM:
+        grey = image.sample(*_around_px(seeds, away_mm / detail.pixel_mm)).astype(np.float64)
+        around = np.maximum(around, 0.5 * (grey[:, :half] + grey[:, half:]).max(axis=1))
+    height = image.sample(seeds.row_px, seeds.col_px) - around
+    return np.asarray(height >= settings.support_sigma * detail.noise_at(seeds.row_px, seeds.col_px), np.bool_)
 
 
 def _in_blocks(image: StepImage, along: int) -> tuple[FloatImage, FloatImage]:
@@ -92,12 +110,9 @@ def _drawn(blocks: FloatImage, noise: FloatImage, cell_mm: float) -> BoolImage:
     step = np.zeros_like(blocks)
     step[apart:-apart] = blocks[apart:-apart] - 0.5 * (blocks[2 * apart :] + blocks[: -2 * apart])
     step /= noise
-    starts = np.zeros(blocks.shape, np.uint8)
-    for differs in (step > SCAN_LINE_NOISE, step < -SCAN_LINE_NOISE):
-        count = cv2.boxFilter(
-            differs.view(np.uint8), -1, (SCAN_LINE_BLOCKS, 1), None, (0, 0), False, cv2.BORDER_CONSTANT
-        )
-        starts |= count >= SCAN_LINE_BLOCKS - SCAN_LINE_MISSING
+    differs = np.abs(step) > SCAN_LINE_NOISE
+    count = cv2.boxFilter(differs.view(np.uint8), -1, (SCAN_LINE_BLOCKS, 1), None, (0, 0), False, cv2.BORDER_CONSTANT)
+    starts = (count >= SCAN_LINE_BLOCKS - SCAN_LINE_MISSING).view(np.uint8)
     reach = np.ones((2 * beside + 1, SCAN_LINE_BLOCKS), np.uint8)
     return cv2.dilate(starts, reach, anchor=(SCAN_LINE_BLOCKS - 1, beside)).astype(np.bool_)
 

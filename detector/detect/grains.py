@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.levels import peak_pixels
-from detector.detect.overlaps import Ranks, numbered
+from detector.detect.overlaps import Change, Ranks, repainted
+from detector.detect.regions import Regions
 from detector.records import BoolImage, Box, Detail, Marks, Seeds
 
 GRAIN_SIGMA, APART_MM = 6.0, 0.4
@@ -62,16 +63,6 @@ class _Hills:
         return [(row - self.box.row_start, col - self.box.col_start) for row, col in peaks.place.tolist()]
 
 
-@dataclass(frozen=True)
-class _Heap:
-    """A mark of several grains: its label, their seeds, their pixels, and the grain that each belongs to."""
-
-    label: int
-    seeds: Seeds
-    pixel: NDArray[np.int64]
-    grain: NDArray[np.int64]
-
-
 def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Marks:
     """Return the marks, those that are heaps of grains cut into these: in a group each of them counts.
 
@@ -100,8 +91,7 @@ def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Mar
     label, place = label[asked], np.stack(np.divmod(pixel[asked], image.shape[1]), axis=1)
     over = _over_marks(peaks[asked], place, marks.seeds, label - 1)
     found = (_heap(one, over[np.flatnonzero(label == one)], detail, image) for one in np.unique(label).tolist())
-    heaps = [heap for heap in found if heap]
-    return _with_heaps(marks, heaps, image) if heaps else marks
+    return repainted(marks, [heap for heap in found if heap], image)
 
 
 def _over_marks(peaks: Seeds, place: NDArray[np.int64], marks: Seeds, owner: NDArray[np.int64]) -> _Peaks:
@@ -129,7 +119,7 @@ def _may_be_heap(peaks: Seeds, label: NDArray[np.int64], n_marks: int, pixel_mm:
     return np.asarray(spread * pixel_mm >= APART_MM, np.bool_)
 
 
-def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> _Heap | None:
+def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> Change | None:
     """Return a mark as a heap of grains, or None where it is one object."""
     reach = math.ceil(REACH_MM / detail.pixel_mm)
     low, high = np.maximum(peaks.place.min(axis=0) - reach, 0), peaks.place.max(axis=0) + reach + 1
@@ -162,13 +152,13 @@ def _apart(hills: _Hills, peaks: _Peaks) -> NDArray[np.intp]:
     for one in np.argsort(-seeds.top, kind="stable").tolist():
         if seeds.height[one] <= peaks.depth[one]:
             continue
-        hill = _part_at(hills.inside & (hills.grey > seeds.top[one] - peaks.depth[one]), places[one])
+        hill = part_at(hills.inside & (hills.grey > seeds.top[one] - peaks.depth[one]), places[one])
         if not any(hill[places[other]] for other in grains):
             grains.append(one)
     return np.array(grains, np.intp)
 
 
-def _part_at(over: BoolImage, place: tuple[int, int]) -> BoolImage:
+def part_at(over: BoolImage, place: tuple[int, int]) -> BoolImage:
     """Return the 8-connected part that a place lies in; the place belongs to it in any case."""
     over[place] = True
     number = np.asarray(cv2.connectedComponents(over.view(np.uint8), connectivity=8)[1])
@@ -185,7 +175,7 @@ def _in_sight(hills: _Hills, grains: _Peaks) -> bool:
     return bool((inside.max(axis=0) >= LEAST_SIGHT).all())
 
 
-def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> _Heap | None:
+def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> Change | None:
     """Return the heap with its pixels given to the grains; None if fewer than two are large enough."""
     from skimage.segmentation import watershed
 
@@ -199,28 +189,12 @@ def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> _Heap
     kept, pixels = list[int](), list[NDArray[np.int64]]()
     for grain, place in enumerate(places):
         over = (part == grain + 1) & (hills.grey > grains.seeds.level_at(np.array([grain]), rows, cols))
-        row, col = np.nonzero(_part_at(over, place))
+        row, col = np.nonzero(part_at(over, place))
         if len(row) >= least:
             kept.append(grain)
             pixels.append((row + box.row_start) * width + col + box.col_start)
     if len(kept) < 2:
         return None
-    owner = np.repeat(np.arange(len(kept)), [len(own) for own in pixels])
-    return _Heap(label, grains.seeds[np.array(kept)], np.concatenate(pixels), owner)
-
-
-def _with_heaps(marks: Marks, heaps: list[_Heap], image: Ranks) -> Marks:
-    """Return the marks with grains in place of heaps, painted anew."""
-    n, flat = len(marks.seeds), image.ravel()
-    whole = np.ones(n, np.bool_)
-    whole[[heap.label - 1 for heap in heaps]] = False
-    seeds = Seeds.concatenate([marks.seeds[whole], *(heap.seeds for heap in heaps)])
-    order, number = numbered(seeds, image.dtype)
-    label = np.zeros(n + 1, image.dtype)
-    label[1:][whole] = number[: np.count_nonzero(whole)]
-    flat[marks.pixels] = label.take(flat.take(marks.pixels))
-    first = np.count_nonzero(whole)
-    for heap in heaps:
-        flat[heap.pixel] = number[first + heap.grain]
-        first += len(heap.seeds)
-    return Marks(image, marks.pixels[flat.take(marks.pixels) > 0], seeds[order], marks.box)
+    owner = np.repeat(np.arange(len(kept), dtype=np.int32), [len(own) for own in pixels])
+    regions = Regions(grains.seeds[np.array(kept)], owner, np.concatenate(pixels).astype(np.int32))
+    return Change(np.array([label]), regions)

@@ -16,9 +16,9 @@ FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
 the same cells, and give the same spots."""
 
-BORDER_MM = 1.0
-"""Distance from the border of the image within which nothing is looked for, as along a film's edge: half of the
-surroundings is missing there, and films end in a bright rim."""
+BORDER_MM = 0.5
+"""Distance from the border of the image within which nothing is looked for: the inner ring around a spot of half a
+millimetre just fits, and what lies nearer has half of its surroundings missing."""
 
 FEWEST_UPPER, MOST_UPPER = 2, 5
 """Cells of nine whose mean is the grey level on top of a candidate."""

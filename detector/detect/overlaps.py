@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,14 @@ LEAST_LEFT = 0.5
 """Share of its pixels that a candidate must keep beside stronger ones."""
 
 Ranks = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Labels of marks that go, and the regions that come in their place, of whose pixels none is of another mark."""
+
+    labels: NDArray[np.integer]
+    regions: Regions
 
 
 def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
@@ -83,6 +92,39 @@ def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
     label = np.empty(len(order), dtype)
     label[order] = np.arange(1, len(order) + 1)
     return order, label
+
+
+def repainted(marks: Marks, changes: list[Change], image: Ranks) -> Marks:
+    """Return the marks with others in place of some.
+
+    Parameters
+    ----------
+    marks : Marks
+    changes : list of Change
+        None shares a mark or a pixel with another.
+    image : ndarray of unsigned integers
+        The label image of the marks, which is painted anew.
+
+    Returns
+    -------
+    Marks
+        Rows ordered by row, then column.
+    """
+    if not changes:
+        return marks
+    regions = Regions.concatenate([change.regions for change in changes])
+    n, flat = len(marks.seeds), image.ravel()
+    stays = np.ones(n, np.bool_)
+    stays[np.concatenate([change.labels for change in changes]) - 1] = False
+    seeds = Seeds.concatenate([marks.seeds[stays], regions.seeds])
+    order, number = numbered(seeds, image.dtype)
+    n_staying = np.count_nonzero(stays)
+    label = np.zeros(n + 1, image.dtype)
+    label[1:][stays] = number[:n_staying]
+    flat[marks.pixels] = label.take(flat.take(marks.pixels))
+    staying = marks.pixels[flat.take(marks.pixels) > 0]
+    flat[regions.pixel] = number[n_staying + regions.owner]
+    return Marks(image, np.sort(np.concatenate([staying, regions.pixel])), seeds[order], marks.box)
 
 
 def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:

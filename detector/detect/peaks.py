@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.artefacts import is_corner, is_on_scan_line, is_shoulder, is_strand
+from detector.detect.artefacts import is_corner, is_drawn, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
 from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, Where, ranges
 from detector.settings import DetectSettings
@@ -89,19 +89,36 @@ def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     Seeds
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    over = maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)
-    seeds = maxima[over & breast.is_searched[breast.cells(maxima.row_px, maxima.col_px)]]
+    seeds = maxima[maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)]
+    seeds = seeds[is_looked_at(seeds.row_px, seeds.col_px, detail, breast)]
+    seeds = seeds[~is_drawn(seeds, detail, settings)]
     fine = [seeds[seeds.scale_mm == band.scale_mm] for band in detail.bands if band.scale_mm < settings.coarse_scale_mm]
     coarse = seeds[seeds.scale_mm >= settings.coarse_scale_mm]
     seeds = Seeds.concatenate([_without_echoes(fine, detail.pixel_mm), coarse])
-    is_inside = from_border_px(detail, seeds.row_px, seeds.col_px) >= border_px(detail)
-    seeds = _chosen(seeds, is_inside & ~is_on_scan_line(seeds, detail), detail, settings)
+    seeds = _chosen(seeds, detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
     if len(seeds) > limit:
         seeds = seeds[np.sort(np.argsort(-seeds.response_sigma, kind="stable")[:limit])]
     return seeds
+
+
+def is_looked_at(row_px: Floats, col_px: Floats, detail: Detail, breast: BreastRegion) -> BoolImage:
+    """Return at which places fine spots are looked for: in the breast, off film edges and the image's border.
+
+    Parameters
+    ----------
+    row_px, col_px : ndarray of float64, shape (n,)
+    detail : Detail
+    breast : BreastRegion
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    is_inside = from_border_px(detail, row_px, col_px) >= border_px(detail)
+    return np.asarray(is_inside & breast.is_searched[breast.cells(row_px, col_px)], np.bool_)
 
 
 def disc_peaks(maxima: Seeds) -> Seeds:
@@ -114,13 +131,13 @@ def _is_disc_scale(scale_mm: Floats) -> BoolImage:
     return np.asarray((scale_mm >= least) & (scale_mm <= most), np.bool_)
 
 
-def _chosen(seeds: Seeds, asked: BoolImage, detail: Detail, settings: DetectSettings) -> Seeds:
-    """Return those of the asked peaks that are no strands, and stand on their own or have strong ones around.
+def _chosen(seeds: Seeds, detail: Detail, settings: DetectSettings) -> Seeds:
+    """Return the peaks that are no strands, and stand on their own or have strong ones around.
 
     A faint speck alone is noise. What is a strand supports nothing, and what has no support need not be asked.
     """
     is_weak = (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
-    own, weak = np.flatnonzero(asked & ~is_weak), np.flatnonzero(asked & is_weak)
+    own, weak = np.flatnonzero(~is_weak), np.flatnonzero(is_weak)
     own, standing = _no_strands(seeds, own, detail, settings)
     strong = own[seeds.response_sigma[own] >= settings.support_sigma]
     weak, supported = _no_strands(

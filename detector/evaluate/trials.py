@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from detector.breast import find_breast
 from detector.classify.judge import WEIGHTS, Judge
+from detector.detect.peaks import is_looked_at
+from detector.enhance import enhance_detail
 from detector.errors import DetectorError
 from detector.evaluate.insertion import Insertion, insert_calcifications
 from detector.evaluate.peers import PEERS, find_with
@@ -30,7 +32,10 @@ from detector.evaluate.truth import Findings, ImageTruth, Mark, Pair
 from detector.pipeline import analyse, regroup
 from detector.read import read_mammogram
 from detector.records import LINEAR_FORMS, Mammogram, Reading
-from detector.settings import BreastSettings, Settings
+from detector.settings import Settings
+
+LATTICE_MM = 0.1
+"""Distance of the places by which the share of the breast is read where nothing is looked for."""
 
 
 class Kind(enum.StrEnum):
@@ -197,14 +202,22 @@ def _truth(trial: Trial, mammogram: Mammogram, known: Truth, reading: Reading) -
 
 
 def _closed(mammogram: Mammogram, known: Truth) -> tuple[NDArray[np.bool_], float]:
-    breast = find_breast(mammogram, BreastSettings())
-    is_open = breast.is_searched
-    masked = ~is_open[breast.cells(known.spots.row_px, known.spots.col_px)]
+    """Return which true spots lie where nothing is looked for, and the share of the breast that this is."""
+    settings = Settings()
+    breast = find_breast(mammogram, settings.breast)
     if breast.is_empty:
-        return masked, 1.0
-    outline = np.rint(breast.outline[:, ::-1] / breast.step_px).astype(np.int32)
-    inside = cv2.fillPoly(np.zeros(is_open.shape, np.uint8), [outline], 1) > 0
-    return masked, float(np.mean(~is_open[inside]))
+        return np.ones(len(known.spots), np.bool_), 1.0
+    detail = enhance_detail(mammogram, breast, settings.enhance)
+    step_px = LATTICE_MM / mammogram.pixel_mm
+    shape = tuple(round(n / step_px) for n in mammogram.pixels.shape)
+    outline = np.rint(breast.outline[:, ::-1] / step_px).astype(np.int32)
+    inside = np.nonzero(cv2.fillPoly(np.zeros(shape, np.uint8), [outline], 1))
+    row_px, col_px = (step_px * place.astype(np.float64) for place in inside)
+    at_spots, in_breast = (
+        is_looked_at(row, col, detail, breast)
+        for row, col in ((known.spots.row_px, known.spots.col_px), (row_px, col_px))
+    )
+    return ~at_spots, float(np.mean(~in_breast))
 
 
 # --------------------------------------------------------------------------------------------------------------

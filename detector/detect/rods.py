@@ -1,0 +1,203 @@
+"""Rods that were outlined piece by piece: where two lie end to end and nothing parts them, they are one mark."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.detect.grains import part_at
+from detector.detect.overlaps import Change, Ranks, repainted
+from detector.detect.regions import Regions
+from detector.records import BoolImage, Box, Detail, Marks, Moments, Seeds
+
+LEAST_PIECE_MM2, LEAST_PIECE_MM, LEAST_SIGMA = 0.2, 0.4, 5.0
+"""Area, width, and height in noise units from which a mark may be a piece of a rod: half a millimetre of the thinnest
+rods, whose outline at half height is narrower than they are; thin lines are followed farther as they are grown."""
+
+LEAST_ASPECT, ROD_ASPECT = 1.5, 2.5
+"""Length by width from which the longer piece has a direction, and of a rod of two pieces."""
+
+GAP_MM, MOST_ASIDE = 1.0, 0.3
+"""Gap between the ends of pieces at most, and how far the other piece may lie beside the direction of the longer one,
+by how far it lies along it: rods bend a little."""
+
+N_BETWEEN, PASS_SHARE = 17, 0.25
+"""Places from middle to middle at which the grey level must be over the outline's, and how far over it a way from one
+to the other must lead throughout, by the height there of what most of the lower piece has: the unevenness of rods, less
+than that of the gap between two things."""
+
+ROD_SOLIDITY, MOST_WIDER = 0.62, 1.25
+"""Solidity of a gently curved rod, and its stroke by that of its pieces: what is less solid or wider has run out into
+what surrounds it."""
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Marks that may be pieces of rods: labels, middles on the finest level, sizes in pixels, and directions."""
+
+    label: NDArray[np.int64]
+    row: Floats
+    col: Floats
+    length: Floats
+    width: Floats
+    area: Floats
+    by_row: Floats
+    by_col: Floats
+
+    def __getitem__(self, rows: BoolImage | Rows) -> _Pieces:
+        return _Pieces(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def join_rods(marks: Marks, detail: Detail, image: Ranks) -> Marks:
+    """Return the marks, those that are pieces of one rod as one.
+
+    The half height of a long rod changes along it with what surrounds it, and the plane of one seed may not hold as far
+    as its other end.
+
+    Parameters
+    ----------
+    marks : Marks
+        Each of one part.
+    detail : Detail
+    image : ndarray of unsigned integers
+        The label image of the marks, on which the rods are painted.
+
+    Returns
+    -------
+    Marks
+        Rows ordered by row, then column.
+    """
+    while rods := _rods(marks, detail):
+        marks = repainted(marks, rods, image)
+    return marks
+
+
+def _rods(marks: Marks, detail: Detail) -> list[Change]:
+    """Return rods of two pieces, none of which shares a mark or a pixel with another."""
+    pieces = _pieces(marks, detail)
+    pairs, rods = _end_to_end(pieces, detail.pixel_mm), list[Change]()
+    labels, pixels = set[int](), set[int]()
+    for pair in pairs[_in_sight(pieces, pairs, marks, detail)]:
+        rod = _rod(pieces[pair], marks, detail)
+        if rod and labels.isdisjoint(rod.labels.tolist()) and pixels.isdisjoint(rod.regions.pixel.tolist()):
+            labels.update(rod.labels.tolist())
+            pixels.update(rod.regions.pixel.tolist())
+            rods.append(rod)
+    return rods
+
+
+def _pieces(marks: Marks, detail: Detail) -> _Pieces:
+    label = marks.labels.ravel().take(marks.pixels)
+    area = np.bincount(label, minlength=len(marks.seeds) + 1)
+    large = area * detail.pixel_mm**2 >= LEAST_PIECE_MM2
+    large[1:] &= marks.seeds.height >= LEAST_SIGMA * marks.seeds.noise
+    pixels, chosen = np.flatnonzero(large[label]), np.flatnonzero(large)
+    row, col = np.divmod(marks.pixels[pixels], marks.labels.shape[1])
+    moments = Moments.of(row, col, (np.cumsum(large) - 1)[label[pixels]], len(chosen))
+    # a rod's second moment along itself is a twelfth of the square of its length
+    length, width = (np.sqrt(12 * moment) for moment in moments.along_axes())
+    angle = 0.5 * np.arctan2(2 * moments.xy, moments.xx - moments.yy)
+    pieces = _Pieces(
+        chosen, moments.y, moments.x, length, width, area[chosen].astype(np.float64), np.sin(angle), np.cos(angle)
+    )
+    return pieces[width * detail.pixel_mm >= LEAST_PIECE_MM]
+
+
+def _end_to_end(pieces: _Pieces, pixel_mm: float) -> Rows:
+    """Return pairs of a piece and a shorter one beyond its end, shape (n, 2), the nearest first."""
+    d_row, d_col = pieces.row - pieces.row[:, None], pieces.col - pieces.col[:, None]
+    by_row, by_col, length = pieces.by_row[:, None], pieces.by_col[:, None], pieces.length[:, None]
+    along, aside = np.abs(d_row * by_row + d_col * by_col), np.abs(d_row * by_col - d_col * by_row)
+    gap = along - 0.5 * (length + pieces.length)
+    beyond = (gap <= GAP_MM / pixel_mm) & (along >= 0.5 * length) & (aside <= MOST_ASIDE * along)
+    pairs = np.argwhere(beyond & (pieces.length <= length) & (length >= LEAST_ASPECT * pieces.width[:, None]))
+    return pairs[np.argsort(gap[*pairs.T], kind="stable")]
+
+
+def _in_sight(pieces: _Pieces, pairs: Rows, marks: Marks, detail: Detail) -> BoolImage:
+    """Return for which pairs the grey level is over the outlines' all the way from middle to middle."""
+    one, other = (pieces[rows] for rows in pairs.T)
+    share = np.linspace(0, 1, N_BETWEEN)[:, None]
+    row, col = (np.rint(a + share * (b - a)).astype(np.intp) for a, b in ((one.row, other.row), (one.col, other.col)))
+    level = (1 - share) * _levels(one, marks, detail) + share * _levels(other, marks, detail)
+    return np.asarray((detail.levels[0].image[row, col] > level).all(axis=0), np.bool_)
+
+
+def _levels(pieces: _Pieces, marks: Marks, detail: Detail) -> Floats:
+    """Return the level of each piece's outline in its middle."""
+    return marks.seeds.level_at(pieces.label - 1, pieces.row + detail.box.row_start, pieces.col + detail.box.col_start)
+
+
+def _rod(pair: _Pieces, marks: Marks, detail: Detail) -> Change | None:
+    """Return the rod that two pieces make, or None where they make none."""
+    box, seed = _box_around(pair, marks.labels.shape), _on_one_plane(pair, marks, detail)
+    part, image = marks.labels[box.slices], detail.levels[0].image[box.slices]
+    row, col = np.ogrid[box.row_start : box.row_stop, box.col_start : box.col_stop]
+    over = image - seed.level_at(np.array([0]), row + detail.box.row_start, col + detail.box.col_start)
+    height = [np.where(part == label, over, -np.inf) for label in pair.label]
+    (top_row, top_col), bottom = (np.unravel_index(own.argmax(), part.shape) for own in height)
+    top = (int(top_row), int(top_col))
+    usual = min(float(np.median(own[np.isfinite(own)])) for own in height)
+    if not part_at(over > PASS_SHARE * usual, top)[bottom]:
+        return None
+    whole = part_at(over > 0, top)
+    if whole[[0, -1]].any() or whole[:, [0, -1]].any() or not _is_rod(whole, pair):
+        return None
+    labels = np.union1d(pair.label, _labels_with_peak_in(whole, part, box, marks))
+    rows, cols = np.nonzero(whole & ((part == 0) | np.isin(part, labels)))
+    pixel = (rows + box.row_start) * marks.labels.shape[1] + cols + box.col_start
+    return Change(labels, Regions(seed, np.zeros(len(pixel), np.int32), pixel.astype(np.int32)))
+
+
+def _on_one_plane(pair: _Pieces, marks: Marks, detail: Detail) -> Seeds:
+    """Return the longer piece's seed, its outline's level the plane through both pieces' levels in their middles.
+
+    Across the line from middle to middle it is tilted as theirs are on average.
+    """
+    seeds, levels = marks.seeds[pair.label - 1], _levels(pair, marks, detail)
+    way = np.array([np.diff(pair.row)[0], np.diff(pair.col)[0]])
+    apart = math.hypot(*way)
+    along, across = way / apart, np.array([-way[1], way[0]]) / apart
+    slope = np.diff(levels)[0] / apart * along + (across @ [seeds.tilt_row, seeds.tilt_col]).mean() * across
+    place = np.array([seeds.row_px[0], seeds.col_px[0]]) - [detail.box.row_start, detail.box.col_start]
+    return seeds[np.array([0])].replace(
+        threshold=levels[:1] + slope @ (place - [pair.row[0], pair.col[0]]), tilt_row=slope[:1], tilt_col=slope[1:]
+    )
+
+
+def _box_around(pair: _Pieces, shape: tuple[int, int]) -> Box:
+    """Return the box of two pieces, and half a width more all around."""
+    reach = 0.5 * pair.length + pair.width
+    low = [math.floor(float((place - reach).min())) for place in (pair.row, pair.col)]
+    high = [math.ceil(float((place + reach).max())) + 1 for place in (pair.row, pair.col)]
+    return Box(max(low[0], 0), min(high[0], shape[0]), max(low[1], 0), min(high[1], shape[1]))
+
+
+def _is_rod(whole: BoolImage, pair: _Pieces) -> bool:
+    """Return whether a form is long, bent a little at most, and as wide as its pieces."""
+    row, col = np.nonzero(whole)
+    large, small = Moments.of(row, col, np.zeros(len(row), np.int64), 1).along_axes()
+    length, width = math.sqrt(12 * large[0]), math.sqrt(12 * small[0])
+    contours, _ = cv2.findContours(whole.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(contours, key=len)
+    solid = cv2.contourArea(outline) >= ROD_SOLIDITY * cv2.contourArea(cv2.convexHull(outline))
+    return solid and length >= ROD_ASPECT * width and len(row) / length <= MOST_WIDER * (pair.area / pair.length).max()
+
+
+def _labels_with_peak_in(whole: BoolImage, part: Ranks, box: Box, marks: Marks) -> NDArray[np.int64]:
+    """Return the labels of a box's marks whose peak lies in a form."""
+    labels = np.unique(part[whole]).astype(np.int64)
+    labels = labels[labels > 0]
+    seeds = marks.seeds[labels - 1]
+    row = np.rint(seeds.row_px - marks.box.row_start).astype(np.int64) - box.row_start
+    col = np.rint(seeds.col_px - marks.box.col_start).astype(np.int64) - box.col_start
+    outside = (row < 0) | (row >= whole.shape[0]) | (col < 0) | (col >= whole.shape[1])
+    held = ~outside & whole[np.where(outside, 0, row), np.where(outside, 0, col)]
+    return np.asarray(labels[held], np.int64)
