@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from detector.breast import find_breast
 from detector.detect import detect_marks, grains
-from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, is_strand
+from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, _drawn, is_strand
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
@@ -322,6 +322,17 @@ def test_a_line_of_the_scanner_is_no_calcium_and_a_slanted_or_short_one_may_be(
     assert (n == 0) == is_line
 
 
+@pytest.mark.parametrize("step", [-4.0, 4.0])
+def test_a_drawn_line_is_the_rows_that_differ_and_what_is_beside_them(step: float) -> None:
+    """Of ten blocks in a row one may be missing; four noise units differ, as a dark line's sides do not."""
+    blocks = np.zeros((40, 24), np.float32)
+    blocks[20, 3:17] = step
+    blocks[20, 8] = 0
+    drawn = _drawn(blocks, np.ones_like(blocks), 0.2)
+    assert np.array_equal(np.flatnonzero(drawn.any(axis=1)), np.arange(17, 24))
+    assert np.array_equal(np.flatnonzero(drawn.any(axis=0)), np.arange(3, 17))
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("height", [-300, 60])
 def test_calcium_on_a_line_of_the_scanner_is_found(height: float, turned: bool) -> None:
@@ -525,7 +536,7 @@ def test_macrocalcifications_are_one_mark_of_their_size(diameter_mm: float) -> N
 
 def test_nothing_runs_over_the_border_of_the_image() -> None:
     pixels = tissue()
-    places = [(30.0, 0.6), (40.0, 1.1), (50.0, 2.0)]
+    places = [(30.0, 0.6), (40.0, 1.1), (50.0, 1.5)]
     pixels += 150 * sum(disc(pixels.shape, place, 1.5) for place in places)
     _, _, marks = marks_of(pixels)
     found = [label_at(marks, row / 0.1 - 0.5, col / 0.1 - 0.5) > 0 for row, col in places]
@@ -694,38 +705,43 @@ def bar_in_pieces(
     return Marks(label, np.flatnonzero(label).astype(np.int32), seeds, detail.box), detail, label
 
 
-def bar(between: float = 1000.0, slope: float = 0.0, around: float = 0.0) -> Floats:
-    """Return a bar of height 1000, of another one between its halves, over a slope, and what surrounds its middle."""
-    image = np.zeros((100, 110))
-    image[35:65, 45:65] = around
+def bar(
+    between: float = 1000.0, slope: tuple[float, float] = (0, 0), around: tuple[slice, slice] = (slice(0), slice(0))
+) -> Floats:
+    """Return a bar of height 1000, of another one between its halves, over a slope, and over 600 of what is around."""
+    rows, cols = np.indices((100, 110))
+    image = np.zeros(rows.shape)
+    image[around] = 600
     image[BAR_ROWS, BAR_COLS] = 1000
     image[BAR_ROWS, 52:55] = between
-    return image + slope * np.arange(110)
+    return np.asarray(image + slope[0] * (rows - 49.5) + slope[1] * cols, np.float64)
 
 
 LEFT, RIGHT = (BAR_ROWS, slice(20, 52)), (BAR_ROWS, slice(55, 90))
 
 
 @pytest.mark.parametrize(
-    ("image", "levels", "n_left"),
+    ("image", "levels", "tilt", "n_left"),
     [
-        (bar(), (500, 500), 1),
-        # whatever the tilts of its pieces' levels, which are those of the surroundings
-        (bar(slope=20.0), (500 + 20 * 35.5, 500 + 20 * 72), 1),
+        (bar(), (500, 500), (0, 0), 1),
+        # along the bar the pieces' levels say more than their tilts, across it these are all that is known
+        (bar(slope=(0, 20)), (500 + 20 * 35.5, 500 + 20 * 72), (0, 0), 1),
+        (bar(slope=(150, 0)), (500, 500), (150, 0), 1),
         # half of what the lower piece is over its outline, and less than a quarter of it
-        (bar(between=750), (500, 500), 1),
-        (bar(between=600), (500, 500), 2),
-        (bar(between=0), (500, 500), 2),
-        # over the outlines' level the bar runs out into its surroundings
-        (bar(around=600), (500, 500), 2),
+        (bar(between=750), (500, 500), (0, 0), 1),
+        (bar(between=600), (500, 500), (0, 0), 2),
+        (bar(between=0), (500, 500), (0, 0), 2),
+        # over the outlines' level the bar is wider than its pieces, and has an arm
+        (bar(around=(slice(44, 56), slice(30, 80))), (500, 500), (0, 0), 2),
+        (bar(around=(slice(54, 74), slice(53, 56))), (500, 500), (0, 0), 2),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_pieces_of_a_rod_are_joined_where_nothing_parts_them(
-    image: Floats, levels: Sequence[float], n_left: int, turned: bool
+    image: Floats, levels: Sequence[float], tilt: Sequence[float], n_left: int, turned: bool
 ) -> None:
     pieces = [piece[::-1] for piece in (LEFT, RIGHT)] if turned else [LEFT, RIGHT]
-    marks, detail, label = bar_in_pieces(image.T if turned else image, pieces, levels)
+    marks, detail, label = bar_in_pieces(image.T if turned else image, pieces, levels, tilt[::-1] if turned else tilt)
     joined = join_rods(marks, detail, label)
     assert len(joined.seeds) == n_left
     assert np.array_equal(joined.pixels, np.flatnonzero(label))
@@ -748,10 +764,17 @@ def test_what_lies_beside_a_rod_stays_and_what_has_its_peak_in_it_goes() -> None
     assert label[beside][0, 0] not in (0, label[50, 30])
 
 
-def test_bars_side_by_side_are_two() -> None:
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(slice(40, 48), slice(20, 90)), (slice(50, 58), slice(20, 90))],
+        [(slice(46, 54), slice(40, 48)), (slice(46, 54), slice(48, 56))],
+    ],
+)
+def test_bars_side_by_side_and_blocks_are_two(pieces: Sequence[tuple[slice, slice]]) -> None:
     image = np.zeros((100, 110))
-    image[40:58, 20:90] = 1000
-    pieces = [(slice(40, 48), slice(20, 90)), (slice(50, 58), slice(20, 90))]
+    (above, left), (below, right) = pieces
+    image[above.start : below.stop, left.start : right.stop] = 1000
     marks, detail, label = bar_in_pieces(image, pieces, (500, 500))
     assert len(join_rods(marks, detail, label).seeds) == 2
 

@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from detector.detect.grains import part_at
 from detector.detect.overlaps import Change, Ranks, repainted
+from detector.detect.peaks import pairs_within
 from detector.detect.regions import Regions
 from detector.records import BoolImage, Box, Detail, Marks, Moments, Seeds
 
 LEAST_PIECE_MM2, LEAST_PIECE_MM, LEAST_SIGMA = 0.2, 0.4, 5.0
 """Area, width, and height in noise units from which a mark may be a piece of a rod: half a millimetre of the thinnest
 rods, whose outline at half height is narrower than they are; thin lines are followed farther as they are grown."""
-
-LEAST_ASPECT, ROD_ASPECT = 1.5, 2.5
-"""Length by width from which the longer piece has a direction, and of a rod of two pieces."""
 
 GAP_MM, MOST_ASIDE = 1.0, 0.3
 """Gap between the ends of pieces at most, and how far the other piece may lie beside the direction of the longer one,
@@ -30,9 +28,9 @@ N_BETWEEN, PASS_SHARE = 17, 0.25
 to the other must lead throughout, by the height there of what most of the lower piece has: the unevenness of rods, less
 than that of the gap between two things."""
 
-ROD_SOLIDITY, MOST_WIDER = 0.62, 1.25
-"""Solidity of a gently curved rod, and its stroke by that of its pieces: what is less solid or wider has run out into
-what surrounds it."""
+ROD_ASPECT, ROD_SOLIDITY, MOST_WIDER = 2.5, 0.62, 1.25
+"""Length by width and solidity of a gently curved rod, and its stroke by that of its pieces: what is less solid or
+wider has run out into what surrounds it."""
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -112,13 +110,18 @@ def _pieces(marks: Marks, detail: Detail) -> _Pieces:
 
 def _end_to_end(pieces: _Pieces, pixel_mm: float) -> Rows:
     """Return pairs of a piece and a shorter one beyond its end, shape (n, 2), the nearest first."""
-    d_row, d_col = pieces.row - pieces.row[:, None], pieces.col - pieces.col[:, None]
-    by_row, by_col, length = pieces.by_row[:, None], pieces.by_col[:, None], pieces.length[:, None]
-    along, aside = np.abs(d_row * by_row + d_col * by_col), np.abs(d_row * by_col - d_col * by_row)
-    gap = along - 0.5 * (length + pieces.length)
-    beyond = (gap <= GAP_MM / pixel_mm) & (along >= 0.5 * length) & (aside <= MOST_ASIDE * along)
-    pairs = np.argwhere(beyond & (pieces.length <= length) & (length >= LEAST_ASPECT * pieces.width[:, None]))
-    return pairs[np.argsort(gap[*pairs.T], kind="stable")]
+    places, gap_px = np.stack([pieces.row, pieces.col]), GAP_MM / pixel_mm
+    reach = (pieces.length.max(initial=0) + gap_px) * math.hypot(1, MOST_ASIDE)
+    one, other, _ = pairs_within(places, places, reach)
+    longer, shorter = pieces[one], pieces[other]
+    d_row, d_col = shorter.row - longer.row, shorter.col - longer.col
+    along = np.abs(d_row * longer.by_row + d_col * longer.by_col)
+    aside = np.abs(d_row * longer.by_col - d_col * longer.by_row)
+    gap = along - 0.5 * (longer.length + shorter.length)
+    beyond = (gap <= gap_px) & (along >= 0.5 * longer.length) & (aside <= MOST_ASIDE * along)
+    beyond &= shorter.length <= longer.length
+    order = np.argsort(gap[beyond], kind="stable")
+    return np.stack([one, other], axis=1)[beyond][order]
 
 
 def _in_sight(pieces: _Pieces, pairs: Rows, marks: Marks, detail: Detail) -> BoolImage:
@@ -173,7 +176,7 @@ def _on_one_plane(pair: _Pieces, marks: Marks, detail: Detail) -> Seeds:
 
 
 def _box_around(pair: _Pieces, shape: tuple[int, int]) -> Box:
-    """Return the box of two pieces, and half a width more all around."""
+    """Return the box of two pieces, and their width more all around."""
     reach = 0.5 * pair.length + pair.width
     low = [math.floor(float((place - reach).min())) for place in (pair.row, pair.col)]
     high = [math.ceil(float((place + reach).max())) + 1 for place in (pair.row, pair.col)]
