@@ -116,7 +116,7 @@ ROOT = Path(__file__).parents[1]
 FAULTS = """
 import resource
 import numpy as np
-from detector.batch.work import keep_buffers
+from detector.batch.work import keep_memory
 {call}
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -129,6 +129,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_workers_use_the_memory_of_the_last_image_again() -> None:
     fresh, kept = (
         int(subprocess.check_output([sys.executable, "-c", FAULTS.format(call=call)], cwd=ROOT))
-        for call in ("", "keep_buffers()")
+        for call in ("", "keep_memory()")
     )
     assert kept < 0.2 * fresh

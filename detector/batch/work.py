@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import hmac
 import importlib
@@ -17,7 +18,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from detector.batch.ledger import ANALYSED, SKIPPED, Finished, Rows
@@ -124,10 +125,9 @@ class Outcome(Finished):
 
 @dataclass(frozen=True)
 class FileWork:
-    """What the workers of a run do, as `pool.Work`, each with buffers of its own."""
+    """What the workers of a run do, as `pool.Work`."""
 
     plan: Plan
-    buffers: Buffers = field(default_factory=Buffers)
 
     def prepare(self) -> str:
         """Import what the tasks need, and keep it to one thread; say what is missing."""
@@ -135,14 +135,14 @@ class FileWork:
 
     def __call__(self, task: Task, /) -> Outcome:
         """Do one file."""
-        return process_file(self.plan, task, self.buffers)
+        return process_file(self.plan, task, _reused_buffers())
 
 
 class ResultsNotWritten(Exception):
     """The result folder refuses; no other file will fare better."""
 
 
-def process_file(plan: Plan, task: Task, buffers: Buffers) -> Outcome:
+def process_file(plan: Plan, task: Task, buffers: Buffers | None) -> Outcome:
     """Do all that is due for one file; whatever is wrong with it becomes part of the outcome.
 
     Raises
@@ -173,7 +173,7 @@ REFUSED = "refused"
 """Status of an outcome whose results could not be written."""
 
 
-def _process(plan: Plan, task: Task, buffers: Buffers) -> Outcome:
+def _process(plan: Plan, task: Task, buffers: Buffers | None) -> Outcome:
     seconds: dict[str, float] = {}
     reading, mammogram = _reading_of(plan, task, buffers, seconds)
     text = reading.to_json()
@@ -201,7 +201,7 @@ def _process(plan: Plan, task: Task, buffers: Buffers) -> Outcome:
 
 
 def _reading_of(
-    plan: Plan, task: Task, buffers: Buffers, seconds: dict[str, float]
+    plan: Plan, task: Task, buffers: Buffers | None, seconds: dict[str, float]
 ) -> tuple[Reading, Mammogram | None]:
     """Return the Reading of a file, saved or new, and the mammogram if pictures are due."""
     from detector.pipeline import analyse, regroup
@@ -339,19 +339,28 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE = -1, -3, 2**30
 """Parameters of glibc's `mallopt`, and a size in bytes over that of any buffer of a mammogram."""
 
 
-def keep_buffers() -> None:
+def keep_memory() -> bool:
     """Let this process use the memory of freed arrays again instead of giving it back: fresh pages cost their zeroing.
 
-    Only where the C library is glibc; elsewhere nothing changes.
+    Returns
+    -------
+    bool
+        Whether it does: only where the C library is glibc.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
-        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            library.mallopt(parameter, _LARGE)
+        return all(library.mallopt(parameter, _LARGE) for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    return False
+
+
+@functools.cache
+def _reused_buffers() -> Buffers | None:
+    """Return this process's buffers; None where freed memory is used again, for pictures that are drawn as well."""
+    return None if keep_memory() else Buffers()
 
 
 def make_ready(*modules: str) -> str:
-    """Import what a worker's tasks need, keep OpenCV to one thread, and keep buffers; say what is missing."""
+    """Import what a worker's tasks need, keep OpenCV to one thread, and keep memory; say what is missing."""
     try:
         import cv2
 
@@ -360,7 +369,7 @@ def make_ready(*modules: str) -> str:
     except ImportError as error:
         return explain_missing(error)
     cv2.setNumThreads(1)
-    keep_buffers()
+    keep_memory()
     return ""
 
 
