@@ -356,6 +356,32 @@ def test_the_form_of_a_doubtful_spot_says_nothing(point: str, least: float) -> N
         assert (clusters.n_spots.tolist(), clusters.n_thin.tolist()) == ([6], [n_thin])
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        # two in five are suspicious, and one in three
+        ("punctate punctate punctate pleomorphic coarse", "fine pleomorphic"),
+        ("punctate punctate punctate coarse coarse pleomorphic", "coarse heterogeneous"),
+        ("punctate punctate punctate punctate pleomorphic coarse", "punctate"),
+        # one line among them counts as suspicious, and names the group no more than one alone does
+        ("punctate punctate punctate pleomorphic line", "fine pleomorphic"),
+        ("round round punctate line line", "fine linear"),
+        ("punctate punctate punctate punctate line", "punctate"),
+    ],
+)
+def test_suspicious_forms_name_a_group_from_two_in_five_on(words: str, told: str) -> None:
+    known = {
+        "round": Morphology.ROUND,
+        "punctate": Morphology.PUNCTATE,
+        "coarse": Morphology.COARSE_HETEROGENEOUS,
+        "pleomorphic": Morphology.FINE_PLEOMORPHIC,
+        "line": Morphology.FINE_LINEAR,
+    }
+    morphology = [known[word] for word in words.split()]
+    _, clusters, _ = grouped(spots_at(CLOSE[: len(morphology)], morphology=morphology))
+    assert clusters.words("morphology") == [told]
+
+
 def test_of_equally_frequent_form_words_the_more_suspicious_one_counts() -> None:
     words = [Morphology.PUNCTATE] * 3 + [Morphology.FINE_PLEOMORPHIC] * 3
     assert grouped(spots_at(CLOSE, morphology=words))[1].words("morphology") == ["fine pleomorphic"]

@@ -46,6 +46,10 @@ N_BEST = 3
 LIKELY = 0.5
 """Confidence from which a spot is more likely calcium than not, so that its form counts."""
 
+SUSPICIOUS_SHARE, LINEAR_SHARE = 0.4, 0.3
+"""Shares of the forms told from which suspicious ones name the group, and two and more thin lines. Choices: noise and
+pixels make one in five smooth grains look irregular at most, and of irregular grains some half look smooth."""
+
 N_USUAL, SURE = 2, 0.9
 """How many surer groups of its image do not speak against a group, and the confidence up to which further ones do so in
 full: over it less and less."""
@@ -287,18 +291,25 @@ def _distribution(extent_mm: Floats, elongation: Floats, count: Integers) -> NDA
 
 
 def _prevailing(spots: Spots, group: Integers, n_clusters: int) -> NDArray[np.int8]:
-    """Return each cluster's most frequent form word; of equals the more suspicious one, which has the higher code."""
+    """Return each cluster's most frequent form word; of equals the more suspicious one, which has the higher code.
+
+    Where suspicious forms are `SUSPICIOUS_SHARE` of those told, it is the most frequent of these.
+    """
     words = np.zeros((n_clusters, len(Morphology)), np.int64)
     np.add.at(words, (group, spots.morphology), 1)
     words[:, Morphology.NONE] = 0
-    # thin lines decide even where they are few: the most suspicious form there is
+    told = np.maximum(words.sum(axis=1), 1)
+    # thin lines decide even where they are few: the most suspicious form there is; one alone, among others, does not
     thin = words[:, Morphology.FINE_LINEAR] + words[:, Morphology.FINE_LINEAR_BRANCHING]
-    last = words.shape[1] - 1 - np.argmax(words[:, ::-1], axis=1)
+    suspicious = words[:, Morphology.AMORPHOUS :].sum(axis=1) >= SUSPICIOUS_SHARE * told
+    usual = words.copy()
+    usual[suspicious, : Morphology.AMORPHOUS] = 0
+    usual[suspicious & (usual[:, : Morphology.FINE_LINEAR].sum(axis=1) > 0), Morphology.FINE_LINEAR :] = 0
+    last = usual.shape[1] - 1 - np.argmax(usual[:, ::-1], axis=1)
     last[words.sum(axis=1) == 0] = Morphology.NONE
-    share = thin / np.maximum(words.sum(axis=1), 1)
     branching = words[:, Morphology.FINE_LINEAR_BRANCHING] > 0
     linear = np.where(branching, Morphology.FINE_LINEAR_BRANCHING, Morphology.FINE_LINEAR)
-    return np.where((thin >= 2) & (share >= 0.3), linear, last).astype(np.int8)
+    return np.where((thin >= 2) & (thin >= LINEAR_SHARE * told), linear, last).astype(np.int8)
 
 
 def _confidence(confidence: Floats, group: Integers, n_clusters: int) -> Floats:
