@@ -167,6 +167,21 @@ def test_a_metal_bead_on_the_skin_is_no_calcification() -> None:
         assert np.count_nonzero(there & (spots.kind == Kind.MACRO)) == found, over
 
 
+@pytest.mark.parametrize(("over", "found"), [(4000, [False, True]), (0, [True, True])])
+def test_what_processing_draws_around_metal_is_no_calcification(over: float, found: list[bool]) -> None:
+    """Without the bead what lies there is a spot as good as that farther off."""
+    mammogram, _ = phantom(1, small())
+    pixels = mammogram.pixels.copy()
+    rows, cols = np.indices(pixels.shape)
+    places = [(400, 164), (400, 190)]
+    for row, col in places:
+        pixels += 400 * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / (2 * 1.5**2))
+    share = np.clip(8.5 - np.hypot(rows - 400, cols - 150), 0, 1) * (over > 0)
+    bright = float(np.percentile(pixels, 99.9)) + over
+    spots = analyse(like(mammogram, pixels * (1 - share) + bright * share)).spots
+    assert [(np.hypot(spots.row_px - row, spots.col_px - col) < 4).any() for row, col in places] == found
+
+
 @seeds(4)
 def test_a_clean_breast_has_no_flag(seed: int) -> None:
     assert reading_of(seed, small()).n_review == 0

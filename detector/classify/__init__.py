@@ -22,6 +22,10 @@ out by the whole range, where calcium lets a part of it through, and ends at lea
 MARKER_PIXEL_MM = 0.11
 """Largest pixels that show how sharp a border is."""
 
+HALO_MM = 1.0
+"""Distance from a bead's border within which spots are its halo: processing that sharpens draws a dark and a bright ring
+around metal, as wide as its filter, under a millimetre on the images looked at."""
+
 
 def classify_spots(
     spots: Spots, evidence: Evidence, outlines: Outlines, settings: ClassifySettings
@@ -46,7 +50,8 @@ def classify_spots(
     """
     if not len(spots):
         return spots, outlines
-    confidence = np.where(_is_marker(spots, evidence), 0.0, Judge.load().confidence(spots, evidence))
+    confidence = Judge.load().confidence(spots, evidence)
+    confidence[_is_of_marker(spots, _is_marker(spots, evidence))] = 0.0
     kept = np.flatnonzero(confidence >= settings.floor)
     spots, outlines = spots[kept], outlines[kept]
     evidence = Evidence(evidence.names, evidence.values[kept])
@@ -71,6 +76,14 @@ def _is_marker(spots: Spots, evidence: Evidence) -> BoolImage:
     disc &= evidence.column("diameter_mm") >= MARKER_MM
     sharp = (evidence.column("edge_share") >= MARKER_EDGE_SHARE) & (evidence.column("pixel_mm") <= MARKER_PIXEL_MM)
     return np.asarray(disc & sharp & (spots.contrast >= MARKER_CONTRAST), np.bool_)
+
+
+def _is_of_marker(spots: Spots, marker: BoolImage) -> BoolImage:
+    """Return which spots are one of the markers, or its halo."""
+    row_mm, col_mm, diameter_mm = spots.row_mm[marker], spots.col_mm[marker], spots.diameter_mm[marker]
+    away_mm = np.hypot(spots.row_mm[:, None] - row_mm, spots.col_mm[:, None] - col_mm)
+    # no size is known where that of a pixel is not
+    return np.asarray(marker | (away_mm <= 0.5 * diameter_mm + HALO_MM).any(axis=1), np.bool_)
 
 
 def _flags(evidence: Evidence, unresolved: BoolImage) -> NDArray[np.int32]:
