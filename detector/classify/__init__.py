@@ -23,8 +23,8 @@ MARKER_PIXEL_MM = 0.11
 """Largest pixels that show how sharp a border is."""
 
 HALO_MM = 1.0
-"""Distance from a bead's border within which spots are its halo: processing that sharpens draws a dark and a bright ring
-around metal, as wide as its filter, under a millimetre on the images looked at."""
+"""Distance from a bead's border within which spots are its halo: processing that sharpens draws a dark ring and a
+bright one around metal, as wide as its filter, under a millimetre on the images looked at."""
 
 
 def classify_spots(
