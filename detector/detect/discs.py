@@ -115,8 +115,8 @@ class _Circles:
 
     def inside(self, detail: Detail) -> BoolImage:
         """Return which circles keep off the border of the image."""
-        away = from_border_px(detail, self.row, self.col) - self.radius
-        return np.asarray(away >= border_px(detail), np.bool_)
+        away = from_border_px(detail.image_shape, self.row, self.col) - self.radius
+        return np.asarray(away >= border_px(detail.pixel_mm), np.bool_)
 
     def fitted(self, distance: Floats, step: Floats) -> tuple[_Circles, Floats]:
         """Return the circles through places on the rays, large steps first, and each place's distance from them."""

@@ -132,18 +132,18 @@ def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> Change | N
     rows, cols = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     inside = inside[rows[0] - 1 : rows[-1] + 2, cols[0] - 1 : cols[-1] + 2]
     box = Box(top + int(rows[0]) - 1, top + int(rows[-1]) + 2, left + int(cols[0]) - 1, left + int(cols[-1]) + 2)
-    if _is_solid(inside):
+    if is_solid(inside, MOST_SOLID):
         return None
     hills = _Hills(box, inside, detail.levels[0].image[box.slices].astype(np.float64))
     grains = peaks[_apart(hills, peaks)]
     return _divided(label, grains, hills, detail) if len(grains.seeds) > 1 and _in_sight(hills, grains) else None
 
 
-def _is_solid(inside: BoolImage) -> bool:
-    """Return whether the outline of a mark, holes filled, is nearly its convex hull."""
+def is_solid(inside: BoolImage, least: float) -> bool:
+    """Return whether the outline of a mark, holes filled, is at least a share of its convex hull."""
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(contours, key=len)
-    return bool(cv2.contourArea(outline) >= MOST_SOLID * cv2.contourArea(cv2.convexHull(outline)))
+    return bool(cv2.contourArea(outline) >= least * cv2.contourArea(cv2.convexHull(outline)))
 
 
 def _apart(hills: _Hills, peaks: _Peaks) -> NDArray[np.intp]:

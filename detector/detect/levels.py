@@ -49,14 +49,14 @@ def by_level(detail: Detail, number: NDArray[np.int32]) -> Iterator[tuple[int, L
             yield index, level, rows
 
 
-def border_px(detail: Detail) -> int:
+def border_px(pixel_mm: float) -> int:
     """Return how many pixels at the image's border, beyond which nothing is known, are left out."""
-    return max(1, round(BORDER_MM / detail.pixel_mm))
+    return max(1, round(BORDER_MM / pixel_mm))
 
 
-def from_border_px(detail: Detail, row_px: Floats, col_px: Floats) -> Floats:
+def from_border_px(image_shape: tuple[int, ...], row_px: Floats, col_px: Floats) -> Floats:
     """Return how far places are from the nearest border of the image, in their shape."""
-    rows, cols = detail.image_shape
+    rows, cols = image_shape
     return np.asarray(np.minimum.reduce([row_px, rows - 1 - row_px, col_px, cols - 1 - col_px]), np.float64)
 
 

@@ -90,7 +90,7 @@ def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
         Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
     seeds = maxima[maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)]
-    seeds = seeds[is_looked_at(seeds.row_px, seeds.col_px, detail, breast)]
+    seeds = seeds[is_looked_at(seeds.row_px, seeds.col_px, breast, detail.image_shape, detail.pixel_mm)]
     seeds = seeds[~is_drawn(seeds, detail, settings)]
     fine = [seeds[seeds.scale_mm == band.scale_mm] for band in detail.bands if band.scale_mm < settings.coarse_scale_mm]
     coarse = seeds[seeds.scale_mm >= settings.coarse_scale_mm]
@@ -104,20 +104,23 @@ def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     return seeds
 
 
-def is_looked_at(row_px: Floats, col_px: Floats, detail: Detail, breast: BreastRegion) -> BoolImage:
+def is_looked_at(
+    row_px: Floats, col_px: Floats, breast: BreastRegion, image_shape: tuple[int, ...], pixel_mm: float
+) -> BoolImage:
     """Return at which places fine spots are looked for: in the breast, off film edges and the image's border.
 
     Parameters
     ----------
     row_px, col_px : ndarray of float64, shape (n,)
-    detail : Detail
     breast : BreastRegion
+    image_shape : tuple of int
+    pixel_mm : float
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    is_inside = from_border_px(detail, row_px, col_px) >= border_px(detail)
+    is_inside = from_border_px(image_shape, row_px, col_px) >= border_px(pixel_mm)
     return np.asarray(is_inside & breast.is_searched[breast.cells(row_px, col_px)], np.bool_)
 
 

@@ -244,7 +244,7 @@ def _is_off_border(detail: Detail, grown: Grown) -> BoolImage:
     Of the others neither size nor form is known; the bright rim of a film is one of them.
     """
     level, windows, inside = grown.level, grown.windows, grown.inside
-    away, box = border_px(detail), detail.box
+    away, box = border_px(detail.pixel_mm), detail.box
     off = np.ones(len(inside), np.bool_)
     sides = ((2, windows.top, box.row_start), (1, windows.left, box.col_start))
     for (axis, start, box_start), n in zip(sides, detail.image_shape, strict=True):

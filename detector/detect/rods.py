@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.detect.grains import part_at
+from detector.detect.grains import is_solid, part_at
+from detector.detect.levels import peak_pixels
 from detector.detect.overlaps import Change, Ranks, repainted
 from detector.detect.peaks import pairs_within
 from detector.detect.regions import Regions
@@ -153,10 +153,16 @@ def _rod(pair: _Pieces, marks: Marks, detail: Detail) -> Change | None:
     whole = part_at(over > 0, top)
     if whole[[0, -1]].any() or whole[:, [0, -1]].any() or not _is_rod(whole, pair):
         return None
-    labels = np.union1d(pair.label, _labels_with_peak_in(whole, part, box, marks))
-    rows, cols = np.nonzero(whole & ((part == 0) | np.isin(part, labels)))
-    pixel = (rows + box.row_start) * marks.labels.shape[1] + cols + box.col_start
-    return Change(labels, Regions(seed, np.zeros(len(pixel), np.int32), pixel.astype(np.int32)))
+    width = marks.labels.shape[1]
+    pixel = np.flatnonzero(whole)
+    rows, cols = np.divmod(pixel, whole.shape[1])
+    pixel, own = (rows + box.row_start) * width + cols + box.col_start, part.ravel().take(pixel).astype(np.int64)
+    # what has its peak in the rod goes, too; of the others the rod takes no pixel
+    others = np.unique(own[own > 0])
+    held = np.isin(peak_pixels(marks.seeds[others - 1], detail), pixel)
+    labels = np.union1d(pair.label, others[held])
+    pixel = pixel[(own == 0) | np.isin(own, labels)].astype(np.int32)
+    return Change(labels, Regions(seed, np.zeros(len(pixel), np.int32), pixel))
 
 
 def _on_one_plane(pair: _Pieces, marks: Marks, detail: Detail) -> Seeds:
@@ -188,19 +194,5 @@ def _is_rod(whole: BoolImage, pair: _Pieces) -> bool:
     row, col = np.nonzero(whole)
     large, small = Moments.of(row, col, np.zeros(len(row), np.int64), 1).along_axes()
     length, width = math.sqrt(12 * large[0]), math.sqrt(12 * small[0])
-    contours, _ = cv2.findContours(whole.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = max(contours, key=len)
-    solid = cv2.contourArea(outline) >= ROD_SOLIDITY * cv2.contourArea(cv2.convexHull(outline))
-    return solid and length >= ROD_ASPECT * width and len(row) / length <= MOST_WIDER * (pair.area / pair.length).max()
-
-
-def _labels_with_peak_in(whole: BoolImage, part: Ranks, box: Box, marks: Marks) -> NDArray[np.int64]:
-    """Return the labels of a box's marks whose peak lies in a form."""
-    labels = np.unique(part[whole]).astype(np.int64)
-    labels = labels[labels > 0]
-    seeds = marks.seeds[labels - 1]
-    row = np.rint(seeds.row_px - marks.box.row_start).astype(np.int64) - box.row_start
-    col = np.rint(seeds.col_px - marks.box.col_start).astype(np.int64) - box.col_start
-    outside = (row < 0) | (row >= whole.shape[0]) | (col < 0) | (col >= whole.shape[1])
-    held = ~outside & whole[np.where(outside, 0, row), np.where(outside, 0, col)]
-    return np.asarray(labels[held], np.int64)
+    slim = len(row) / length <= MOST_WIDER * (pair.area / pair.length).max()
+    return bool(slim and length >= ROD_ASPECT * width and is_solid(whole, ROD_SOLIDITY))

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from detector.breast import find_breast
 from detector.classify.judge import WEIGHTS, Judge
 from detector.detect.peaks import is_looked_at
-from detector.enhance import enhance_detail
 from detector.errors import DetectorError
 from detector.evaluate.insertion import Insertion, insert_calcifications
 from detector.evaluate.peers import PEERS, find_with
@@ -203,18 +202,16 @@ def _truth(trial: Trial, mammogram: Mammogram, known: Truth, reading: Reading) -
 
 def _closed(mammogram: Mammogram, known: Truth) -> tuple[NDArray[np.bool_], float]:
     """Return which true spots lie where nothing is looked for, and the share of the breast that this is."""
-    settings = Settings()
-    breast = find_breast(mammogram, settings.breast)
+    breast = find_breast(mammogram, Settings().breast)
     if breast.is_empty:
         return np.ones(len(known.spots), np.bool_), 1.0
-    detail = enhance_detail(mammogram, breast, settings.enhance)
     step_px = LATTICE_MM / mammogram.pixel_mm
     shape = tuple(round(n / step_px) for n in mammogram.pixels.shape)
     outline = np.rint(breast.outline[:, ::-1] / step_px).astype(np.int32)
     inside = np.nonzero(cv2.fillPoly(np.zeros(shape, np.uint8), [outline], 1))
     row_px, col_px = (step_px * place.astype(np.float64) for place in inside)
     at_spots, in_breast = (
-        is_looked_at(row, col, detail, breast)
+        is_looked_at(row, col, breast, mammogram.pixels.shape, mammogram.pixel_mm)
         for row, col in ((known.spots.row_px, known.spots.col_px), (row_px, col_px))
     )
     return ~at_spots, float(np.mean(~in_breast))
