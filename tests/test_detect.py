@@ -22,7 +22,7 @@ from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, 
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
-from detector.detect.overlaps import Change, _parts, _strongest, repainted, resolve_overlaps
+from detector.detect.overlaps import Change, _owned, _parts, _rivals, _strongest, repainted, resolve_overlaps
 from detector.detect.peaks import ECHO_SCALES, HIDING_SCALE_MM, _without_echoes, find_maxima, find_peaks, pairs_within
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels
 from detector.detect.rods import join_rods
@@ -167,7 +167,9 @@ def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_wea
     seeds = Seeds.blank(n, scale_mm=np.where(is_whole, 0.5, 0.1), height=np.ones(n), edge=is_whole.astype(np.float64))
     rank, centre = (rng.permutation(n) + 1).astype(np.uint16), row * width + col
     canvas = np.zeros(width * width, np.uint16)
-    found = _strongest(Regions(seeds, owner, pixel), rank, centre, canvas)
+    regions = Regions(seeds, owner, pixel)
+    found = _strongest(np.ones(n, np.bool_), _rivals(regions, centre, rank, canvas))
+    rows, owned = _owned(regions, found, rank, canvas)
 
     kept: list[int] = []
     for one in np.argsort(-rank).tolist():
@@ -176,7 +178,10 @@ def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_wea
         if flat[one, centre[one]] and not covered and (is_whole[one] or not holds):
             kept.append(one)
     assert np.flatnonzero(found).tolist() == sorted(kept)
-    assert np.array_equal(canvas, (rank[kept, None] * flat[kept]).max(axis=0, initial=0))
+    highest = (rank[kept, None] * flat[kept]).max(axis=0, initial=0)
+    assert np.array_equal(owned, rank[owner[rows]] == highest[pixel[rows]])
+    assert np.isin(owner[rows], kept).all() and len(rows) == np.count_nonzero(flat[kept])
+    assert not canvas.any()
 
 
 @pytest.mark.parametrize("turned", [False, True])

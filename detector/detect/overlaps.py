@@ -34,6 +34,41 @@ Ranks = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
+class _Rivals:
+    """All pairs of a region and one whose peak it holds, it may be its own, as rows of the regions.
+
+    `rank` and `is_whole` are of all regions; the latter may hold stronger ones.
+    """
+
+    holder: NDArray[np.int32]
+    held: NDArray[np.intp]
+    rank: Ranks
+    is_whole: BoolImage
+
+    def among(self, asked: BoolImage) -> _Rivals:
+        """Return the pairs of two regions that are both asked."""
+        return self._only(asked[self.holder] & asked[self.held])
+
+    def against(self) -> _Rivals:
+        """Return the pairs in which the held one, where it stays, stands against the one that holds it."""
+        return self._only((self.rank[self.held] > self.rank[self.holder]) & ~self.is_whole[self.holder])
+
+    def highest_over(self, chosen: BoolImage) -> Ranks:
+        """Return the highest rank of the chosen regions that hold each region's peak, 0 where there are none."""
+        pairs, highest = np.flatnonzero(chosen[self.holder]), np.zeros_like(self.rank)
+        np.maximum.at(highest, self.held[pairs], self.rank[self.holder[pairs]])
+        return highest
+
+    def that_hold(self, chosen: BoolImage) -> BoolImage:
+        """Return which regions hold the peak of a chosen one."""
+        return np.asarray(np.bincount(self.holder[chosen[self.held]], minlength=len(self.rank)) > 0, np.bool_)
+
+    def _only(self, pairs: BoolImage) -> _Rivals:
+        rows = np.flatnonzero(pairs)
+        return _Rivals(self.holder[rows], self.held[rows], self.rank, self.is_whole)
+
+
+@dataclass(frozen=True)
 class Change:
     """Labels of marks that go, and the regions that come in their place, of whose pixels none is of another mark."""
 
@@ -133,51 +168,49 @@ def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Region
     The image is left as it was. Of what has little left only a hem would be seen beside the stronger one: it goes, and
     what it has displaced is asked again, with those that this touches.
     """
-    if not len(regions.seeds):
+    n, canvas = len(regions.seeds), image.ravel()
+    if not n:
         return regions
-    canvas, rank = image.ravel(), _rank(detail, regions).astype(image.dtype)
-    centre = peak_pixels(regions.seeds, detail)
-    kept, asked = np.zeros(len(rank), np.bool_), np.arange(len(rank))
-    part = regions
-    while len(asked):
-        stays = _strongest(part, rank[asked], centre[asked], canvas)
-        strongest, covering = part.only(stays), canvas[centre[asked]]
-        owned = _owned(strongest, rank[asked[stays]], canvas)
-        n_owned, n = (np.bincount(strongest.owner, counted, len(strongest.seeds)) for counted in (owned, None))
-        hem = asked[stays][n_owned < LEAST_LEFT * n]
-        kept[asked] = stays
-        kept[hem] = False
-        if not len(hem):
+    rank = _rank(detail, regions).astype(image.dtype)
+    rivals = _rivals(regions, peak_pixels(regions.seeds, detail), rank, canvas)
+    kept, asked = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+    while asked.any():
+        own = rivals.among(asked)
+        stays = _strongest(asked, own)
+        pixels, owned = _owned(regions, stays, rank, canvas)
+        n_own, n_owned = (np.bincount(regions.owner[some], minlength=n) for some in (pixels, pixels[owned]))
+        hem = stays & (n_owned < LEAST_LEFT * n_own)
+        kept = (kept & ~asked) | (stays & ~hem)
+        if not hem.any():
             break
-        displaced = ~stays & (np.isin(covering, rank[hem]) | _holds(part, centre[hem], canvas))
-        again = kept & _holds(regions, part.only(displaced).pixel, canvas)
-        again[asked[displaced]] = True
-        part, asked = regions.only(again), np.flatnonzero(again)
-    strongest = regions.only(kept)
-    np.maximum.at(canvas, strongest.pixel, rank[kept][strongest.owner])
-    owned = _owned(strongest, rank[kept], canvas)
-    return Regions(strongest.seeds, strongest.owner[owned], strongest.pixel[owned])
+        displaced = asked & ~stays & (np.isin(own.highest_over(stays), rank[hem]) | own.that_hold(hem))
+        asked = displaced | _touching(regions, kept, displaced, canvas)
+    pixels, owned = _owned(regions, kept, rank, canvas)
+    row = np.cumsum(kept, dtype=np.int32) - 1
+    return Regions(regions.seeds[kept], row[regions.owner[pixels[owned]]], regions.pixel[pixels[owned]])
 
 
-def _owned(regions: Regions, rank: Ranks, canvas: Ranks) -> BoolImage:
-    """Return which of the regions' pixels have their rank on the canvas, which is left empty."""
-    owned = canvas[regions.pixel] == rank[regions.owner]
-    canvas[regions.pixel] = 0
-    return np.asarray(owned, np.bool_)
+def _owned(regions: Regions, chosen: BoolImage, rank: Ranks, canvas: Ranks) -> tuple[NDArray[np.intp], BoolImage]:
+    """Return the rows of the chosen regions' pixels, and which of these no stronger one of them has.
+
+    The canvas is empty, and left so.
+    """
+    rows = np.flatnonzero(chosen[regions.owner])
+    pixel, own = regions.pixel[rows], rank[regions.owner[rows]]
+    np.maximum.at(canvas, pixel, own)
+    owned = canvas[pixel] == own
+    canvas[pixel] = 0
+    return rows, np.asarray(owned, np.bool_)
 
 
-def _holds(regions: Regions, places: NDArray[np.integer], canvas: Ranks) -> BoolImage:
-    """Return which regions hold one of some places. The canvas is empty, and left so."""
-    owner = regions.owner[_pixels_at(regions, places, canvas)]
-    return np.asarray(np.bincount(owner, minlength=len(regions.seeds)) > 0, np.bool_)
-
-
-def _pixels_at(regions: Regions, places: NDArray[np.integer], canvas: Ranks) -> NDArray[np.intp]:
-    """Return which of the regions' pixels are one of some places. The canvas is empty, and left so."""
-    canvas[places] = 1
-    found = np.flatnonzero(canvas[regions.pixel])
-    canvas[places] = 0
-    return found
+def _touching(regions: Regions, chosen: BoolImage, others: BoolImage, canvas: Ranks) -> BoolImage:
+    """Return which of the chosen regions share a pixel with one of some others. The canvas is empty, and left so."""
+    pixel = regions.pixel[others[regions.owner]]
+    canvas[pixel] = 1
+    rows = np.flatnonzero(chosen[regions.owner])
+    touching = regions.owner[rows[np.flatnonzero(canvas[regions.pixel[rows]])]]
+    canvas[pixel] = 0
+    return np.asarray(np.bincount(touching, minlength=len(chosen)) > 0, np.bool_)
 
 
 def _strength(detail: Detail, regions: Regions) -> NDArray[np.float64]:
@@ -209,54 +242,39 @@ def _rank(detail: Detail, regions: Regions) -> NDArray[np.int32]:
     return rank
 
 
-def _strongest(regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas: Ranks) -> BoolImage:
-    """Return which regions stay, decided from the strongest to the weakest.
-
-    One goes if a stronger one that stays covers its peak or has its peak in it; round by round those are decided that
-    no undecided one stands against. The canvas is empty, and left painted with the ranks of those that stay.
-    """
-    seeds, n = regions.seeds, len(regions.seeds)
-    holder, held = _peaks_inside(regions, rank, centre, canvas)
-    # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
-    whole = (seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height)
-    holder, held = holder[~whole[holder]], held[~whole[holder]]
-    kept, waiting = np.zeros(n, np.bool_), np.ones(n, np.bool_)
-    while waiting.any():
-        pixel, pixel_rank = _pixels_of(regions, waiting, rank)
-        before = canvas[pixel]
-        np.maximum.at(canvas, pixel, pixel_rank)
-        top = canvas[centre]
-        canvas[pixel] = before
-        holds = np.bincount(holder[(kept | waiting)[held]], minlength=n) > 0
-        stays = waiting & (top == rank) & ~holds
-        np.maximum.at(canvas, *_pixels_of(regions, stays, rank))
-        kept |= stays
-        holds = np.bincount(holder[kept[held]], minlength=n) > 0
-        # what does not hold its own peak is none
-        waiting &= (top >= rank) & ~stays & ~holds & (canvas[centre] < rank)
-    return kept
-
-
-def _pixels_of(regions: Regions, chosen: BoolImage, rank: Ranks) -> tuple[NDArray[np.int32], Ranks]:
-    """Return the pixels of the chosen regions, and the rank of each."""
-    if chosen.all():
-        return regions.pixel, rank[regions.owner]
-    pixels = np.flatnonzero(chosen[regions.owner])
-    return regions.pixel[pixels], rank[regions.owner[pixels]]
-
-
-def _peaks_inside(
-    regions: Regions, rank: Ranks, centre: NDArray[np.int64], canvas: Ranks
-) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Return all pairs of a region and a stronger one whose peak it holds. The canvas is empty, and left so."""
-    found = _pixels_at(regions, centre, canvas)
+def _rivals(regions: Regions, centre: NDArray[np.int64], rank: Ranks, canvas: Ranks) -> _Rivals:
+    """Return all pairs of a region and one whose peak it holds. The canvas is empty, and left so."""
+    canvas[centre] = 1
+    found = np.flatnonzero(canvas[regions.pixel])
+    canvas[centre] = 0
     # a place may be the peak of several seeds
     by_place = np.argsort(centre, kind="stable")
     first, last = (np.searchsorted(centre[by_place], regions.pixel[found], side=side) for side in ("left", "right"))
-    held = by_place[ranges(first, last - first)]
-    holder = np.repeat(regions.owner[found], last - first)
-    stronger = rank[held] > rank[holder]
-    return holder[stronger], held[stronger]
+    seeds = regions.seeds
+    return _Rivals(
+        holder=np.repeat(regions.owner[found], last - first),
+        held=by_place[ranges(first, last - first)],
+        rank=rank,
+        # a large spot with a sharp border is one in spite of a grain of dust on it; a cluster seen as one blob has none
+        is_whole=(seeds.scale_mm >= LARGE_SCALE_MM) & (seeds.edge >= LARGE_EDGE_SHARE * seeds.height),
+    )
+
+
+def _strongest(asked: BoolImage, rivals: _Rivals) -> BoolImage:
+    """Return which of the regions that are asked stay, decided from the strongest to the weakest.
+
+    One goes if a stronger one that stays holds its peak or has its peak in it; round by round those are decided that no
+    undecided one stands against.
+    """
+    rank, against = rivals.rank, rivals.against()
+    kept, waiting = np.zeros_like(asked), asked.copy()
+    while waiting.any():
+        top = rivals.highest_over(kept | waiting)
+        stays = waiting & (top == rank) & ~against.that_hold(kept | waiting)
+        kept |= stays
+        # what does not hold its own peak is none
+        waiting &= (top >= rank) & ~stays & ~against.that_hold(kept) & (rivals.highest_over(kept) < rank)
+    return kept
 
 
 def _parts(pixel: NDArray[np.int32], label: Ranks, seeds: Seeds, detail: Detail) -> NDArray[np.int32]:
