@@ -353,16 +353,22 @@ def _columns_of(table: type[Table]) -> tuple[Column, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Seeds(Table):
-    """Candidates: where the blob detector saw something, and how it stands out from its surroundings."""
+class Peaks(Table):
+    """Maxima of the blob detector's responses: what candidates are chosen from."""
 
     row_px: NDArray[np.float64] = _column("f8", "px", "detect", "row of the response's peak")
     col_px: NDArray[np.float64] = _column("f8", "px", "detect", "column of the response's peak")
     scale_mm: NDArray[np.float64] = _column("f8", "mm", "detect", "standard deviation of the best matching Gaussian")
     response_sigma: NDArray[np.float64] = _column("f8", "sigma", "detect", "blob response at the peak, in noise units")
     level: NDArray[np.int32] = _column("i4", "", "detect", "level of the pyramid that it was found on; 0 is finest")
-    top: NDArray[np.float64] = _column("f8", "", "detect", "grey level at the peak in steps; NaN until it is read")
-    noise: NDArray[np.float64] = _column("f8", "", "detect", "noise of a pixel there in steps; NaN until it is read")
+
+
+@dataclass(frozen=True, eq=False)
+class Seeds(Peaks):
+    """Candidates: where the blob detector saw something, and how it stands out from its surroundings."""
+
+    top: NDArray[np.float64] = _column("f8", "", "detect", "grey level at the peak in steps")
+    noise: NDArray[np.float64] = _column("f8", "", "detect", "noise of a pixel there in steps")
     height: NDArray[np.float64] = _column("f8", "", "detect", "steps of grey from the surroundings to the peak")
     threshold: NDArray[np.float64] = _column(
         "f8", "", "detect", "grey level of the outline in steps, at the peak's place"
@@ -371,6 +377,11 @@ class Seeds(Table):
     tilt_col: NDArray[np.float64] = _column("f8", "", "detect", "change of that level from column to column")
     edge: NDArray[np.float64] = _column("f8", "", "detect", "fall across the border of coarse ones, in steps of grey")
     cut: NDArray[np.bool_] = _column("?", "", "detect", "the outline was cut off by the search window")
+
+    @classmethod
+    def at(cls, peaks: Peaks, **known: ArrayLike) -> Self:
+        """Return candidates at peaks, with the `known` columns filled."""
+        return cls.blank(len(peaks), **{c.name: getattr(peaks, c.name) for c in Peaks.columns()}, **known)
 
     def level_at(self, rows: NDArray[np.integer], row_px: NDArray[Any], col_px: NDArray[Any]) -> NDArray[np.float64]:
         """Return the outline's grey level of some rows of the table at places in pixels of the whole image."""

@@ -39,6 +39,7 @@ from detector.records import (
     Mammogram,
     Marks,
     Noise,
+    Peaks,
     Seeds,
     StepImage,
     Zone,
@@ -222,7 +223,7 @@ def test_echoes_are_those_of_a_loop_over_neighbouring_bands(numbers: list[int], 
     for n, scale_mm in zip(numbers, (0.1, 0.16, 0.256), strict=True):
         place = rng.permutation(144)[:n]
         row, col, sigma = (place // 12).astype(float), (place % 12).astype(float), rng.uniform(3, 9, n)
-        tables.append(Seeds.blank(n, row_px=row, col_px=col, scale_mm=np.full(n, scale_mm), response_sigma=sigma))
+        tables.append(Peaks.blank(n, row_px=row, col_px=col, scale_mm=np.full(n, scale_mm), response_sigma=sigma))
     expected = []
     for number, table in enumerate(tables):
         for one in range(len(table)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detector.detect.borders import COSINE, SINE
 from detector.detect.levels import by_level, coarsest_level, line_sigma
 from detector.detect.windows import RING_SCALES
-from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds, StepImage, Zone
+from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Peaks, Seeds, StepImage, Zone
 from detector.settings import DetectSettings
 
 MOST_OUTSIDE = 5
@@ -52,7 +52,7 @@ their best direction, with a standard deviation of 0.16, at pixels of 0.05 to 0.
 Floats = NDArray[np.float64]
 
 
-def is_drawn(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImage:
+def is_drawn(peaks: Peaks, detail: Detail, settings: DetectSettings) -> BoolImage:
     """Return which peaks are of a line along a row or column of pixels, that is drawn and not grown.
 
     A row is compared with those `SCAN_LINE_APART_MM` to both sides, block by block along it: where nearly all blocks of
@@ -61,7 +61,7 @@ def is_drawn(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImag
 
     Parameters
     ----------
-    seeds : Seeds
+    peaks : Peaks
     detail : Detail
     settings : DetectSettings
 
@@ -72,28 +72,28 @@ def is_drawn(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImag
     level = coarsest_level(detail, SCAN_LINE_CELL_MM)
     cell_mm = level.step_px * detail.pixel_mm
     along = max(1, round(SCAN_LINE_MM / SCAN_LINE_BLOCKS / cell_mm))
-    is_own = np.zeros(len(seeds), np.bool_)
+    is_own = np.zeros(len(peaks), np.bool_)
     if min(level.image.shape) < along:
         return is_own
     noise = detail.noise.at_least(detail.darkest).astype(np.float32)
-    places = [level.to_cells(place, axis).astype(np.intp) for axis, place in enumerate((seeds.row_px, seeds.col_px))]
+    places = [level.to_cells(place, axis).astype(np.intp) for axis, place in enumerate((peaks.row_px, peaks.col_px))]
     for axis, blocks in enumerate(_in_blocks(level.image, along)):
         least = cv2.resize((noise, noise.T)[axis], blocks.shape[::-1], interpolation=cv2.INTER_NEAREST)
         drawn = _drawn(blocks, np.asarray(least, np.float32), cell_mm)
         on_line = np.flatnonzero(drawn[places[axis], np.minimum(places[1 - axis] // along, drawn.shape[1] - 1)])
-        is_own[on_line] |= ~_stands_out(seeds[on_line], detail, settings)
+        is_own[on_line] |= ~_stands_out(peaks[on_line], detail, settings)
     return is_own
 
 
-def _stands_out(seeds: Seeds, detail: Detail, settings: DetectSettings) -> BoolImage:
-    """Return which seeds stand out from what is around them, both ways in each of eight directions."""
+def _stands_out(peaks: Peaks, detail: Detail, settings: DetectSettings) -> BoolImage:
+    """Return which peaks stand out from what is around them, both ways in each of eight directions."""
     image, half = detail.levels[0], len(SINE) // 2
-    around = np.full(len(seeds), -np.inf)
+    around = np.full(len(peaks), -np.inf)
     for away_mm in SCAN_LINE_AROUND_MM:
-        grey = image.sample(*_around_px(seeds, away_mm / detail.pixel_mm)).astype(np.float64)
+        grey = image.sample(*_around_px(peaks, away_mm / detail.pixel_mm)).astype(np.float64)
         around = np.maximum(around, 0.5 * (grey[:, :half] + grey[:, half:]).max(axis=1))
-    height = image.sample(seeds.row_px, seeds.col_px) - around
-    return np.asarray(height >= settings.support_sigma * detail.noise_at(seeds.row_px, seeds.col_px), np.bool_)
+    height = image.sample(peaks.row_px, peaks.col_px) - around
+    return np.asarray(height >= settings.support_sigma * detail.noise_at(peaks.row_px, peaks.col_px), np.bool_)
 
 
 def _in_blocks(image: StepImage, along: int) -> tuple[FloatImage, FloatImage]:
@@ -117,7 +117,7 @@ def _drawn(blocks: FloatImage, noise: FloatImage, cell_mm: float) -> BoolImage:
     return cv2.dilate(starts, reach, anchor=(SCAN_LINE_BLOCKS - 1, beside)).astype(np.bool_)
 
 
-def is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
+def is_corner(peaks: Peaks, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> BoolImage:
     """Return which coarse peaks are corners of what is exposed: their blob's rim leaves the breast or is a film's edge.
 
     What stands out from the breast as well as from what is outside is none: a metal bead on the skin. Where the image
@@ -125,7 +125,7 @@ def is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: Dete
 
     Parameters
     ----------
-    seeds : Seeds
+    peaks : Peaks
     detail : Detail
     breast : BreastRegion
     settings : DetectSettings
@@ -134,12 +134,12 @@ def is_corner(seeds: Seeds, detail: Detail, breast: BreastRegion, settings: Dete
     -------
     ndarray of bool, shape (n,)
     """
-    corner = seeds.scale_mm >= settings.coarse_scale_mm
+    corner = peaks.scale_mm >= settings.coarse_scale_mm
     coarse = np.flatnonzero(corner)
-    outside = _is_outside(breast, *_rim_px(seeds[coarse], 1.0, detail.pixel_mm))
+    outside = _is_outside(breast, *_rim_px(peaks[coarse], 1.0, detail.pixel_mm))
     corner[coarse] = np.count_nonzero(outside, axis=1) >= MOST_OUTSIDE
     leaving = np.flatnonzero(corner)
-    corner[leaving] = ~_stands_alone(seeds[leaving], detail, breast)
+    corner[leaving] = ~_stands_alone(peaks[leaving], detail, breast)
     return corner
 
 
@@ -223,14 +223,14 @@ def _cells(level: Level, row: Floats, col: Floats) -> NDArray[np.int64]:
     return np.asarray(cell_row * cols + cell_col, np.int64)
 
 
-def _rim_px(seeds: Seeds, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:
+def _rim_px(peaks: Peaks, radii: float, pixel_mm: float) -> tuple[Floats, Floats]:
     """Return rows and columns in sixteen directions around each blob, at a distance in its radii, shape (n, 16)."""
-    return _around_px(seeds, radii * math.sqrt(2) * seeds.scale_mm[:, None] / pixel_mm)
+    return _around_px(peaks, radii * math.sqrt(2) * peaks.scale_mm[:, None] / pixel_mm)
 
 
-def _around_px(seeds: Seeds, away_px: Floats | float) -> tuple[Floats, Floats]:
+def _around_px(peaks: Peaks, away_px: Floats | float) -> tuple[Floats, Floats]:
     """Return rows and columns in sixteen directions around each seed, shape (n, 16)."""
-    return seeds.row_px[:, None] + away_px * SINE, seeds.col_px[:, None] + away_px * COSINE
+    return peaks.row_px[:, None] + away_px * SINE, peaks.col_px[:, None] + away_px * COSINE
 
 
 def _is_outside(breast: BreastRegion, row_px: Floats, col_px: Floats) -> BoolImage:
@@ -239,19 +239,19 @@ def _is_outside(breast: BreastRegion, row_px: Floats, col_px: Floats) -> BoolIma
     return np.asarray((zones & (Zone.BREAST | Zone.EDGE)) != Zone.BREAST, np.bool_)
 
 
-def _stands_alone(seeds: Seeds, detail: Detail, breast: BreastRegion) -> BoolImage:
+def _stands_alone(peaks: Peaks, detail: Detail, breast: BreastRegion) -> BoolImage:
     """Return which blobs stand out from the breast by `OWN_SHARE` as much as from what is outside."""
-    beside_px = _rim_px(seeds, BESIDE_RADII, detail.pixel_mm)
-    over_breast, over_outside = _heights(seeds, beside_px, _is_outside(breast, *beside_px), detail)
+    beside_px = _rim_px(peaks, BESIDE_RADII, detail.pixel_mm)
+    over_breast, over_outside = _heights(peaks, beside_px, _is_outside(breast, *beside_px), detail)
     return np.asarray(over_breast >= OWN_SHARE * over_outside, np.bool_)
 
 
 def _heights(
-    seeds: Seeds, beside_px: tuple[Floats, Floats], outside: BoolImage, detail: Detail
+    peaks: Peaks, beside_px: tuple[Floats, Floats], outside: BoolImage, detail: Detail
 ) -> tuple[Floats, Floats]:
-    """Return the mean heights of seeds over the places beside them in the breast, and over those outside."""
+    """Return the mean heights of peaks over the places beside them in the breast, and over those outside."""
     image = detail.levels[0]
-    height = image.sample(seeds.row_px, seeds.col_px)[:, None] - image.sample(*beside_px).astype(np.float64)
+    height = image.sample(peaks.row_px, peaks.col_px)[:, None] - image.sample(*beside_px).astype(np.float64)
     over_breast, over_outside = (
         (height * part).sum(axis=1) / np.maximum(np.count_nonzero(part, axis=1), 1) for part in (~outside, outside)
     )

@@ -24,7 +24,7 @@ from detector.detect.levels import (
 )
 from detector.detect.peaks import disc_peaks
 from detector.detect.regions import Regions
-from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Seeds
+from detector.records import BoolImage, BreastRegion, Detail, FloatImage, Level, Peaks, Seeds
 from detector.settings import DetectSettings
 
 FIRST_SHARES, NEXT_SHARES, LAST_SHARES, RIM_SHARES = (0.4, 1.8), (0.6, 1.5), (0.8, 1.25), (0.9, 1.1)
@@ -133,12 +133,12 @@ class _Circles:
         return _Circles(self.row + shift[0], self.col + shift[1], radius), beside
 
 
-def find_discs(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
+def find_discs(maxima: Peaks, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Regions:
     """Return the round things that end in a step nearly all around.
 
     Parameters
     ----------
-    maxima : Seeds
+    maxima : Peaks
         Of the bands' responses.
     detail : Detail
     breast : BreastRegion
@@ -149,21 +149,22 @@ def find_discs(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     Regions
         Seeds in the middle of each, with all columns; one disc may come several times.
     """
-    seeds, circles = _promising(disc_peaks(maxima), detail)
-    off_corners = np.flatnonzero(~is_corner(seeds, detail, breast, settings))
-    seeds, circles = seeds[off_corners], circles[off_corners]
+    peaks, circles = _promising(disc_peaks(maxima), detail)
+    off_corners = np.flatnonzero(~is_corner(peaks, detail, breast, settings))
+    peaks, circles = peaks[off_corners], circles[off_corners]
     level, delta_px = coarsest_level(detail, FINEST_CELL_MM), edge_px(detail)
-    beside = np.zeros((len(SINE), len(seeds)))
+    beside = np.zeros((len(SINE), len(peaks)))
     for shares in (NEXT_SHARES, LAST_SHARES):
         circles, beside = circles.fitted(*circles.steps(level, shares, N_PLACES, delta_px))
     on_circle = circles.near(beside)
     _, step = circles.steps(level, RIM_SHARES, N_RIM_PLACES, delta_px)
     inside, uneven = circles.inner(level)
     around = circles.sample(level, (circles.radius + OUTSIDE_MM / detail.pixel_mm)[None])
-    seeds = _on_discs(seeds, circles, detail)
-    seeds = seeds.replace(
+    peaks = _on_discs(peaks, circles, detail)
+    seeds = Seeds.at(
+        peaks,
         top=inside,
-        noise=noise_under(detail, seeds),
+        noise=noise_under(detail, peaks),
         height=inside - np.median(around, axis=0),
         edge=step.mean(axis=0),
         **_plane(0.5 * (inside + around), circles),
@@ -177,32 +178,31 @@ def find_discs(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     return _filled(detail, seeds[kept], circles[kept], rim_px[:, kept])
 
 
-def _promising(seeds: Seeds, detail: Detail) -> tuple[Seeds, _Circles]:
-    """Return the seeds that a circle can be laid around on coarse cells, and the circles."""
-    circles = _Circles(seeds.row_px, seeds.col_px, np.sqrt(2) * seeds.scale_mm / detail.pixel_mm)
+def _promising(peaks: Peaks, detail: Detail) -> tuple[Peaks, _Circles]:
+    """Return the peaks that a circle can be laid around on coarse cells, and the circles."""
+    circles = _Circles(peaks.row_px, peaks.col_px, np.sqrt(2) * peaks.scale_mm / detail.pixel_mm)
     level = coarsest_level(detail, REFINED_CELL_MM)
-    noise = noise_under(detail, seeds)
+    noise = noise_under(detail, peaks)
     # what falls less from first to last has no such step between: most of the places need not be looked at
     first, last = circles.sample(level, circles.radius * np.array(FIRST_SHARES)[:, None, None])
     falling = np.flatnonzero(_all_but_a_quarter(first - last) >= LEAST_FALL_SIGMA * noise)
-    seeds, circles, noise = seeds[falling], circles[falling], noise[falling]
+    peaks, circles, noise = peaks[falling], circles[falling], noise[falling]
     distance, step = circles.steps(level, FIRST_SHARES, N_PLACES, edge_px(detail))
     steep = np.flatnonzero(_all_but_a_quarter(step) >= LEAST_FIRST_SIGMA * noise)
-    seeds = seeds[steep]
+    peaks = peaks[steep]
     circles, beside = circles[steep].fitted(distance[:, steep], step[:, steep])
     kept = (circles.near(beside).mean(axis=0) >= FEWEST_AT_FIRST) & circles.inside(detail)
-    return seeds[kept], circles[kept]
+    return peaks[kept], circles[kept]
 
 
-def _on_discs(seeds: Seeds, circles: _Circles, detail: Detail) -> Seeds:
-    """Return the seeds in the middle of their circles, at the scale of discs of that size."""
+def _on_discs(peaks: Peaks, circles: _Circles, detail: Detail) -> Peaks:
+    """Return the peaks in the middle of their circles, at the scale of discs of that size."""
     scale_mm = circles.radius / np.sqrt(2) * detail.pixel_mm
-    return seeds.replace(
+    return peaks.replace(
         row_px=np.rint(circles.row),
         col_px=np.rint(circles.col),
         scale_mm=scale_mm,
         level=coarsest_levels(detail, scale_mm),
-        cut=np.zeros(len(seeds), np.bool_),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, FloatImage, Level, Seeds, StepImage
+from detector.records import LINE_MM, NINE_COLS, NINE_ROWS, Detail, FloatImage, Level, Peaks, Seeds, StepImage
 
 FINEST_CELL_MM = 0.101
 """Cells up to that are fine enough for any spot: two a speck of 0.2 mm. So images of 0.05 and 0.1 mm are looked at on
@@ -60,11 +60,11 @@ def from_border_px(image_shape: tuple[int, ...], row_px: Floats, col_px: Floats)
     return np.asarray(np.minimum.reduce([row_px, rows - 1 - row_px, col_px, cols - 1 - col_px]), np.float64)
 
 
-def peak_pixels(seeds: Seeds, detail: Detail) -> NDArray[np.int64]:
-    """Return the flat index into the finest level of each seed's pixel."""
+def peak_pixels(peaks: Peaks, detail: Detail) -> NDArray[np.int64]:
+    """Return the flat index into the finest level of each peak's pixel."""
     rows, cols = detail.levels[0].image.shape
-    row = np.clip(np.rint(seeds.row_px - detail.box.row_start).astype(np.int64), 0, rows - 1)
-    col = np.clip(np.rint(seeds.col_px - detail.box.col_start).astype(np.int64), 0, cols - 1)
+    row = np.clip(np.rint(peaks.row_px - detail.box.row_start).astype(np.int64), 0, rows - 1)
+    col = np.clip(np.rint(peaks.col_px - detail.box.col_start).astype(np.int64), 0, cols - 1)
     return np.asarray(row * cols + col, np.int64)
 
 
@@ -74,40 +74,40 @@ def whole_steps(values: Floats) -> StepImage:
     return np.clip(np.floor(values), limits.min, limits.max).astype(np.int16)
 
 
-def with_tops(detail: Detail, seeds: Seeds) -> Seeds:
-    """Return the seeds with the grey level on top of each and the noise there.
+def with_tops(detail: Detail, peaks: Peaks) -> Seeds:
+    """Return peaks as seeds, with the grey level on top of each and the noise there.
 
     Parameters
     ----------
     detail : Detail
-    seeds : Seeds
+    peaks : Peaks
 
     Returns
     -------
     Seeds
     """
-    return seeds.replace(top=_tops(detail, seeds), noise=noise_under(detail, seeds))
+    return Seeds.at(peaks, top=_tops(detail, peaks), noise=noise_under(detail, peaks))
 
 
-def noise_under(detail: Detail, seeds: Seeds) -> Floats:
-    """Return the noise of a pixel at each seed, in steps."""
-    return detail.noise_at(seeds.row_px, seeds.col_px)
+def noise_under(detail: Detail, peaks: Peaks) -> Floats:
+    """Return the noise of a pixel at each peak, in steps."""
+    return detail.noise_at(peaks.row_px, peaks.col_px)
 
 
-def _tops(detail: Detail, seeds: Seeds) -> Floats:
-    """Return the grey level on top of each seed: the mean of the brightest of nine cells half a scale wide.
+def _tops(detail: Detail, peaks: Peaks) -> Floats:
+    """Return the grey level on top of each peak: the mean of the brightest of nine cells half a scale wide.
 
     The brightest alone is the noise's choice, and cells as wide as the scale reach over a small disc's border.
     """
-    choice = coarsest_levels(detail, 0.5 * seeds.scale_mm)
+    choice = coarsest_levels(detail, 0.5 * peaks.scale_mm)
     cell_mm = np.array([level.step_px * detail.pixel_mm for level in detail.levels])[choice]
-    n_upper = np.clip(3 * (seeds.scale_mm / cell_mm) ** 2, FEWEST_UPPER, MOST_UPPER)
-    top = np.empty(len(seeds))
+    n_upper = np.clip(3 * (peaks.scale_mm / cell_mm) ** 2, FEWEST_UPPER, MOST_UPPER)
+    top = np.empty(len(peaks))
     for _, level, rows in by_level(detail, choice):
         row, col = (
             np.clip(np.rint(level.to_cells(place_px[rows], axis)).astype(np.intp) + d[:, None], 0, n - 1)
             for axis, (place_px, d, n) in enumerate(
-                zip((seeds.row_px, seeds.col_px), (NINE_ROWS, NINE_COLS), level.image.shape, strict=True)
+                zip((peaks.row_px, peaks.col_px), (NINE_ROWS, NINE_COLS), level.image.shape, strict=True)
             )
         )
         around = level.image.ravel().take(row * level.image.shape[1] + col)
@@ -118,17 +118,17 @@ def _tops(detail: Detail, seeds: Seeds) -> Floats:
     return top
 
 
-def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
-    """Return the mean response of the finest band along a line through each seed's cell, in its best direction.
+def line_sigma(detail: Detail, peaks: Peaks) -> Floats:
+    """Return the mean response of the finest band along a line through each peak's cell, in its best direction.
 
     Speck after speck a thin line may stand out no more than noise does, but noise is not drawn out to `LINE_MM`. All
-    lines are read from a window around each seed with one set of weights, those of bilinear interpolation; near the
+    lines are read from a window around each peak with one set of weights, those of bilinear interpolation; near the
     box's border from the nearest window within it.
 
     Parameters
     ----------
     detail : Detail
-    seeds : Seeds
+    peaks : Peaks
 
     Returns
     -------
@@ -141,11 +141,11 @@ def line_sigma(detail: Detail, seeds: Seeds) -> Floats:
     side = math.isqrt(len(weights))
     top, left = (
         np.clip(np.rint(level.to_cells(place, axis)).astype(np.intp) - side // 2, 0, n - side)
-        for axis, (place, n) in enumerate(zip((seeds.row_px, seeds.col_px), band.response.shape, strict=True))
+        for axis, (place, n) in enumerate(zip((peaks.row_px, peaks.col_px), band.response.shape, strict=True))
     )
     windows = sliding_window_view(band.response, (side, side))[top, left]
-    response = windows.reshape(len(seeds), side**2).astype(np.float32) @ weights
-    noise = band.noise.at(detail.where(seeds.row_px, seeds.col_px))
+    response = windows.reshape(len(peaks), side**2).astype(np.float32) @ weights
+    noise = band.noise.at(detail.where(peaks.row_px, peaks.col_px))
     return np.asarray(response.max(axis=1, initial=-np.inf) / noise, np.float64)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner, is_drawn, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
-from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Seeds, StepImage, Where, ranges
+from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Peaks, Seeds, StepImage, Where, ranges
 from detector.settings import DetectSettings
 
 DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
@@ -37,7 +37,7 @@ FEWEST_IN_CELL = 4
 Floats = NDArray[np.float64]
 
 
-def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Peaks:
     """Return the local maxima of all bands that candidates and discs are chosen from.
 
     Those just outside the breast are among them, since a bead on the skin may lie there with most of its area.
@@ -50,7 +50,7 @@ def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) 
 
     Returns
     -------
-    Seeds
+    Peaks
         Band after band.
     """
     bands, reach = detail.bands, 2 * math.ceil(MARGIN_MM / (breast.step_px * detail.pixel_mm)) + 1
@@ -63,8 +63,7 @@ def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) 
     number, row_px, col_px = number[searched], row_px[searched], col_px[searched]
     between = np.flatnonzero(np.array([detail.levels[band.level].step_px > 1 for band in bands])[number])
     row_px[between], col_px[between] = _brightest_pixels(detail.levels[0], row_px[between], col_px[between])
-    return Seeds.blank(
-        len(number),
+    return Peaks(
         row_px=row_px,
         col_px=col_px,
         scale_mm=scale_mm[number],
@@ -74,12 +73,12 @@ def find_maxima(detail: Detail, breast: BreastRegion, settings: DetectSettings) 
     )
 
 
-def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
+def find_peaks(maxima: Peaks, detail: Detail, breast: BreastRegion, settings: DetectSettings) -> Seeds:
     """Return the maxima over the threshold, inside the breast and not along film edges.
 
     Parameters
     ----------
-    maxima : Seeds
+    maxima : Peaks
     detail : Detail
     breast : BreastRegion
     settings : DetectSettings
@@ -87,15 +86,15 @@ def find_peaks(maxima: Seeds, detail: Detail, breast: BreastRegion, settings: De
     Returns
     -------
     Seeds
-        Band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
+        With their tops and noise, band after band; at most `max_candidates_per_cm2`, of which the strongest are kept.
     """
-    seeds = maxima[maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)]
-    seeds = seeds[is_looked_at(seeds.row_px, seeds.col_px, breast, detail.image_shape, detail.pixel_mm)]
-    seeds = seeds[~is_drawn(seeds, detail, settings)]
-    fine = [seeds[seeds.scale_mm == band.scale_mm] for band in detail.bands if band.scale_mm < settings.coarse_scale_mm]
-    coarse = seeds[seeds.scale_mm >= settings.coarse_scale_mm]
-    seeds = Seeds.concatenate([_without_echoes(fine, detail.pixel_mm), coarse])
-    seeds = _chosen(seeds, detail, settings)
+    peaks = maxima[maxima.response_sigma > _least_sigma(maxima.scale_mm, settings)]
+    peaks = peaks[is_looked_at(peaks.row_px, peaks.col_px, breast, detail.image_shape, detail.pixel_mm)]
+    peaks = peaks[~is_drawn(peaks, detail, settings)]
+    fine = [peaks[peaks.scale_mm == band.scale_mm] for band in detail.bands if band.scale_mm < settings.coarse_scale_mm]
+    coarse = peaks[peaks.scale_mm >= settings.coarse_scale_mm]
+    peaks = Peaks.concatenate([_without_echoes(fine, detail.pixel_mm), coarse])
+    seeds = _chosen(peaks, detail, settings)
     seeds = seeds[~is_corner(seeds, detail, breast, settings)]
     seeds = seeds[~is_shoulder(seeds, detail, breast, settings)]
     limit = int(settings.max_candidates_per_cm2 * breast.area_cm2)
@@ -124,7 +123,7 @@ def is_looked_at(
     return np.asarray(is_inside & breast.is_searched[breast.cells(row_px, col_px)], np.bool_)
 
 
-def disc_peaks(maxima: Seeds) -> Seeds:
+def disc_peaks(maxima: Peaks) -> Peaks:
     """Return the maxima of the bands that discs answer to, however faint."""
     return maxima[_is_disc_scale(maxima.scale_mm) & (maxima.response_sigma > DISC_SIGMA)]
 
@@ -134,41 +133,41 @@ def _is_disc_scale(scale_mm: Floats) -> BoolImage:
     return np.asarray((scale_mm >= least) & (scale_mm <= most), np.bool_)
 
 
-def _chosen(seeds: Seeds, detail: Detail, settings: DetectSettings) -> Seeds:
+def _chosen(peaks: Peaks, detail: Detail, settings: DetectSettings) -> Seeds:
     """Return the peaks that are no strands, and stand on their own or have strong ones around.
 
     A faint speck alone is noise. What is a strand supports nothing, and what has no support need not be asked.
     """
-    is_weak = (seeds.response_sigma < settings.threshold_sigma) & (seeds.scale_mm < settings.large_scale_mm)
+    is_weak = (peaks.response_sigma < settings.threshold_sigma) & (peaks.scale_mm < settings.large_scale_mm)
     own, weak = np.flatnonzero(~is_weak), np.flatnonzero(is_weak)
-    own, standing = _no_strands(seeds, own, detail, settings)
-    strong = own[seeds.response_sigma[own] >= settings.support_sigma]
+    own, standing = _no_strands(peaks, own, detail, settings)
+    strong = own[peaks.response_sigma[own] >= settings.support_sigma]
     weak, supported = _no_strands(
-        seeds, weak[_is_supported(seeds, weak, strong, detail.pixel_mm, settings)], detail, settings
+        peaks, weak[_is_supported(peaks, weak, strong, detail.pixel_mm, settings)], detail, settings
     )
     return Seeds.concatenate([standing, supported])[np.argsort(np.concatenate([own, weak]))]
 
 
 def _no_strands(
-    seeds: Seeds, rows: NDArray[np.intp], detail: Detail, settings: DetectSettings
+    peaks: Peaks, rows: NDArray[np.intp], detail: Detail, settings: DetectSettings
 ) -> tuple[NDArray[np.intp], Seeds]:
-    """Return those of some rows that are no strands, and their peaks with tops."""
-    chosen = with_tops(detail, seeds[rows])
+    """Return those of some rows that are no strands, and their peaks as seeds."""
+    chosen = with_tops(detail, peaks[rows])
     kept = np.flatnonzero(~is_strand(chosen, detail, settings))
     return rows[kept], chosen[kept]
 
 
 def _is_supported(
-    seeds: Seeds, weak: NDArray[np.intp], strong: NDArray[np.intp], pixel_mm: float, settings: DetectSettings
+    peaks: Peaks, weak: NDArray[np.intp], strong: NDArray[np.intp], pixel_mm: float, settings: DetectSettings
 ) -> BoolImage:
     """Return which of the weak peaks have enough strong ones around; the fainter half need one more."""
-    places = np.stack([seeds.row_px, seeds.col_px]) * pixel_mm
+    places = np.stack([peaks.row_px, peaks.col_px]) * pixel_mm
     row, _, _ = pairs_within(places[:, weak], places[:, strong], settings.support_mm)
-    fainter = seeds.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
+    fainter = peaks.response_sigma[weak] < 0.5 * (settings.supported_sigma + settings.threshold_sigma)
     return np.asarray(np.bincount(row, minlength=len(weak)) >= settings.support_count + fainter, np.bool_)
 
 
-def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
+def _without_echoes(tables: list[Peaks], pixel_mm: float) -> Peaks:
     """Return the peaks of all bands without those that answer more weakly to what a neighbouring band has seen.
 
     Two peaks of neighbouring bands are of one spot if they are within `ECHO_SCALES` of the coarser scale; each looks at
@@ -186,7 +185,7 @@ def _without_echoes(tables: list[Seeds], pixel_mm: float) -> Seeds:
             near = np.flatnonzero(square == nearest[own])
             np.maximum.at(strongest, own[near], tables[other].response_sigma[its[near]])
             alive[one] &= tables[one].response_sigma >= strongest
-    return Seeds.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
+    return Peaks.concatenate([table[kept] for table, kept in zip(tables, alive, strict=True)])
 
 
 def pairs_within(places: Floats, others: Floats, reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
@@ -279,7 +278,8 @@ def _maxima(response: StepImage, least: Floats, cell: int) -> tuple[NDArray[np.i
     """
     if least.size == 1:
         cell = max(response.shape)
-    found, least_steps = [], whole_steps(least)
+    # whole numbers over it are no lower than the next one
+    found, least_steps = [], whole_steps(least + 1)
     for start in range(0, len(response), STRIP_ROWS):
         strip = response[start : start + STRIP_ROWS]
         before = min(start, 1)
@@ -287,9 +287,9 @@ def _maxima(response: StepImage, least: Floats, cell: int) -> tuple[NDArray[np.i
         highest = cv2.dilate(around, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
         highest = highest[before : before + len(strip)]
         of_cells = least_steps[start // cell : (start + len(strip) - 1) // cell + 1].min(axis=0)
-        over = strip > np.repeat(of_cells, cell)[: response.shape[1]]
+        np.maximum(highest, np.repeat(of_cells, cell)[: response.shape[1]], out=highest)
         # a mask is looked through several times as fast as by cv2.findNonZero
-        found.append(np.flatnonzero((strip >= highest) & over) + start * response.shape[1])
+        found.append(np.flatnonzero(strip >= highest) + start * response.shape[1])
     row, col = np.divmod(np.concatenate(found).astype(np.int32), np.int32(response.shape[1]))
     return row, col
 

@@ -9,7 +9,6 @@ from detector.records import (
     EDGE_MM,
     NINE_COLS,
     NINE_ROWS,
-    STRIP_ROWS,
     BreastRegion,
     Detail,
     Evidence,
@@ -26,6 +25,9 @@ RING_RADII_MM = (0.2, 0.35, 0.6, 1.0)
 """Radii of the rings that a spot's contrast is read against, in 16 directions: strands are bright in two of them."""
 
 N_RING_DIRECTIONS = 16
+
+LABEL_ROWS = 8
+"""Rows of which one is looked at for a label brighter than any spot: the strokes of its letters are taller."""
 
 
 def gather_evidence(
@@ -129,13 +131,9 @@ def _pixel_features(mammogram: Mammogram, detail: Detail, marks: Marks) -> dict[
 
 
 def _brightest(pixels: FloatImage, enough: float) -> float:
-    """Return the brightest of all pixels, or any over `enough`: most images have one in their first strips, a label."""
-    highest = -np.inf
-    for start in range(0, len(pixels), STRIP_ROWS):
-        highest = max(highest, float(pixels[start : start + STRIP_ROWS].max()))
-        if highest > enough:
-            break
-    return highest
+    """Return the brightest of all pixels, or any over `enough`: most images have a label, over many of their rows."""
+    highest = float(pixels[::LABEL_ROWS].max())
+    return highest if highest > enough else float(pixels.max())
 
 
 def _ring_contrasts(detail: Detail, marks: Marks, noise: Floats) -> dict[str, Floats]:
