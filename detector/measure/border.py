@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from detector.records import BoolImage, FloatImage, Marks, Outlines, StepImage
 
@@ -93,9 +95,8 @@ class Border:
 def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     """Follow the outer border of every spot at once.
 
-    Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead;
-    pointer doubling turns these into the order along the border. The slow equivalent is `cv2.findContours`, spot by
-    spot.
+    Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead. The slow
+    equivalent is `cv2.findContours`, spot by spot.
     """
     width = marks.labels.shape[1]
     flat_labels, inside = marks.labels.ravel(), marks.pixels
@@ -119,44 +120,26 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     # written from the last to the first, so that the first side of each label stays
     first = np.empty(len(marks.seeds), np.int64)
     first[label[::-1] - 1] = np.arange(len(label) - 1, -1, -1)
-    position = _order_along(successor, first)
-    found = np.flatnonzero(position >= 0)
-    spot = label[found].astype(np.int64) - 1
-    length = np.bincount(spot, minlength=len(marks.seeds))
-    # each knows its place: behind all sides of the spots before its own, and those before it along the border
-    outer = np.empty_like(found)
-    outer[(np.cumsum(length) - length)[spot] + position[found]] = found
+    outer = _one_after_another(successor, first)
     pixel, spot, side = pixel[outer], label[outer].astype(np.int64) - 1, side[outer]
     row, col = np.divmod(pixel, width)
     level = marks.seeds.level_at(spot, row + marks.box.row_start, col + marks.box.col_start)
     return Border(spot, row, col, side, _crossings(image.ravel(), level, pixel, pixel + step[side]))
 
 
-def _order_along(successor: Integers, first: Integers) -> Integers:
-    """Return each element's place in the cycle that starts at one of `first`; -1 in other cycles (holes)."""
+def _one_after_another(successor: Integers, first: Integers) -> Integers:
+    """Return the elements of the cycles that hold `first`, from there on, cycle after cycle; others (holes) are none."""
     n = len(successor)
-    to_end = np.ones(n, np.int64)
-    jump = successor.copy()
-    starts = np.zeros(n, np.bool_)
-    starts[first] = True
-    last = np.flatnonzero(starts[successor])
-    jump[last] = last
-    to_end[last] = 0
-    end = np.zeros(n, np.bool_)
-    end[last] = True
-    # most outlines are short: round by round fewer sides have not reached the end of theirs
-    on_way = np.flatnonzero(~end)
-    for _ in range(max(1, int(np.ceil(np.log2(n + 1))))):
-        after = jump[on_way]
-        to_end[on_way] += to_end[after]
-        jump[on_way] = jump[after]
-        on_way = on_way[~end[jump[on_way]]]
-        if not len(on_way):
-            break
-    reached = end[jump]
-    length = np.zeros(n, np.int64)
-    length[jump[first]] = to_end[first]
-    return np.where(reached, length[jump] - to_end, -1)
+    if not n:
+        return successor
+    # each cycle's last element leads to the first of the next cycle: one way through all of them
+    number = np.full(n, -1)
+    number[first] = np.arange(len(first))
+    last = np.flatnonzero(number[successor] >= 0)
+    way = successor.copy()
+    way[last] = np.append(first[1:], first[0])[number[successor[last]]]
+    graph = csr_array((np.ones(n), way, np.arange(n + 1)), shape=(n, n))
+    return np.asarray(breadth_first_order(graph, first[0], return_predecessors=False), np.int64)
 
 
 def _crossings(
