@@ -22,10 +22,10 @@ from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, 
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
-from detector.detect.overlaps import Change, _owned, _parts, _rivals, _strongest, repainted, resolve_overlaps
+from detector.detect.overlaps import _owned, _parts, _rivals, _strongest, as_marks, resolve_overlaps
 from detector.detect.peaks import ECHO_SCALES, HIDING_SCALE_MM, _without_echoes, find_maxima, find_peaks, pairs_within
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels
-from detector.detect.rods import join_rods
+from detector.detect.rods import _Change, _repainted, join_rods
 from detector.detect.windows import RING_SCALES, Grown, Windows, _connected
 from detector.enhance import enhance_detail
 from detector.pipeline import analyse
@@ -814,7 +814,7 @@ def test_marks_in_place_of_others_are_painted_as_pixel_by_pixel(data: st.DataObj
     label = before.copy()
     marks = Marks(label, np.flatnonzero(label).astype(np.int32), seeds[np.arange(n_old)], Box(0, 12, 0, 12))
     regions = Regions(seeds[np.arange(n_old, n_old + n_new)], owner.astype(np.int32), pixel.astype(np.int32))
-    after = repainted(marks, [Change(gone, regions)], label)
+    after = _repainted(marks, [_Change(gone, regions)], label)
     wanted = np.where(np.isin(before, gone), 0, before).astype(np.float64)
     wanted.ravel()[pixel] = n_old + 1 + owner
     assert np.array_equal(np.append(0, after.seeds.height)[label], wanted)
@@ -873,14 +873,11 @@ def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.M
     mark = Seeds.blank(
         1, row_px=[100.0], col_px=[95.0], height=[400.0], threshold=[200.0], tilt_row=[0.0], tilt_col=[0.0]
     )
-    label = (image > 200).astype(np.uint16)
-    pixels = np.flatnonzero(label).astype(np.int32)
-    parted = grains.part_grains(Marks(label, pixels, mark, detail.box), peaks, detail, label)
-    for number, half in ((1, 500), (2, 300)):
-        assert np.array_equal(
-            parted.labels == number, (image > half) & ((cols < 100) if number == 1 else (cols >= 100))
-        )
-    assert np.array_equal(parted.pixels, np.flatnonzero(parted.labels))
+    pixel, canvas = np.flatnonzero(image > 200).astype(np.int32), np.zeros(image.shape, np.uint16)
+    parted = grains.part_grains(Regions(mark, np.zeros(len(pixel), np.int32), pixel), peaks, detail, canvas)
+    assert not canvas.any() and parted.seeds.col_px.tolist() == [95.0, 103.0]
+    for number, (half, is_side) in enumerate(((500, cols < 100), (300, cols >= 100))):
+        assert np.array_equal(parted.pixel[parted.owner == number], np.flatnonzero((image > half) & is_side))
 
 
 @pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1, 0.2])
@@ -1015,8 +1012,10 @@ def test_what_stronger_ones_leave_little_of_is_no_mark(
     first = np.array([20, 30 - n_taken])
     pixel = (10 * 64 + first[:, None] + np.arange(10)).ravel().astype(np.int32)
     canvas = np.zeros(image.shape, np.uint16)
-    marks = resolve_overlaps(Regions(seeds, np.repeat([0, 1], 10).astype(np.int32), pixel), bare_detail(image), canvas)
-    assert len(marks.seeds) == n_marks
+    left = resolve_overlaps(Regions(seeds, np.repeat([0, 1], 10).astype(np.int32), pixel), bare_detail(image), canvas)
+    assert len(left.seeds) == n_marks and not canvas.any()
+    assert np.bincount(left.owner).tolist() == [10, 10 - n_taken][:n_marks]
+    marks = as_marks(left, bare_detail(image), canvas)
     assert np.bincount(marks.labels.ravel())[1:].tolist() == [10, 10 - n_taken][:n_marks]
     assert np.array_equal(np.flatnonzero(canvas), marks.pixels)
 
@@ -1029,10 +1028,10 @@ def test_what_a_hem_has_displaced_is_asked_again(monkeypatch: pytest.MonkeyPatch
     owner = np.repeat(np.arange(3), [len(one) for one in columns]).astype(np.int32)
     pixel = (10 * 64 + np.concatenate(columns)).astype(np.int32)
     canvas = np.zeros((64, 64), np.uint16)
-    marks = resolve_overlaps(Regions(seeds, owner, pixel), bare_detail(np.zeros((64, 64), np.int16)), canvas)
-    assert marks.seeds.col_px.tolist() == [22.0, 34.0]
-    assert np.bincount(marks.labels.ravel())[1:].tolist() == [10, 4]
-    assert np.array_equal(np.flatnonzero(canvas), marks.pixels)
+    left = resolve_overlaps(Regions(seeds, owner, pixel), bare_detail(np.zeros((64, 64), np.int16)), canvas)
+    assert left.seeds.col_px.tolist() == [22.0, 34.0]
+    assert np.bincount(left.owner).tolist() == [10, 4]
+    assert not canvas.any()
 
 
 def test_regions_of_chosen_seeds_keep_their_pixels() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from detector.detect.discs import find_discs
 from detector.detect.grains import part_grains
-from detector.detect.overlaps import keep_whole, resolve_overlaps
+from detector.detect.overlaps import as_marks, resolve_overlaps
 from detector.detect.peaks import find_maxima, find_peaks
 from detector.detect.regions import Regions, grow_regions
 from detector.detect.rods import join_rods
@@ -48,6 +48,5 @@ def detect_marks(
     dtype = np.uint16 if len(regions.seeds) < 2**16 else np.uint32
     canvas = (buffers or Buffers()).take("labels", detail.levels[0].image.shape, dtype)
     canvas.fill(0)
-    marks = resolve_overlaps(regions, detail, canvas)
-    marks = keep_whole(part_grains(marks, peaks, detail, canvas), detail, canvas)
-    return join_rods(marks, detail, canvas)
+    regions = part_grains(resolve_overlaps(regions, detail, canvas), peaks, detail, canvas)
+    return join_rods(as_marks(regions, detail, canvas), detail, canvas)

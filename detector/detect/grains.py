@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.levels import peak_pixels
-from detector.detect.overlaps import Change, Ranks, repainted
+from detector.detect.overlaps import Ranks
 from detector.detect.regions import Regions
-from detector.records import BoolImage, Box, Detail, Marks, Seeds
+from detector.records import BoolImage, Box, Detail, Seeds
 
 GRAIN_SIGMA, APART_MM = 6.0, 0.4
 """Response of peaks that may be grains of one mark, twice that of what is looked at at all, and the distance that two
@@ -63,80 +63,87 @@ class _Hills:
         return [(row - self.box.row_start, col - self.box.col_start) for row, col in peaks.place.tolist()]
 
 
-def part_grains(marks: Marks, peaks: Seeds, detail: Detail, image: Ranks) -> Marks:
-    """Return the marks, those that are heaps of grains cut into these: in a group each of them counts.
+def part_grains(regions: Regions, peaks: Seeds, detail: Detail, image: Ranks) -> Regions:
+    """Return the regions, those that are heaps of grains cut into these: in a group each of them counts.
 
-    A peak within a mark that is not solid is a grain of its own if the mark falls apart between it and every brighter
-    one well below both; grains that see no other in the mark are pieces of a wall. Pixels go to the grain on whose hill
-    they lie (Beucher and Lantuejoul 1979: watersheds) and belong to it where they are over half of its height.
+    A peak within a region that is not solid is a grain of its own if the region falls apart between it and every
+    brighter one well below both; grains that see no other in the region are pieces of a wall. Pixels go to the grain on
+    whose hill they lie (Beucher and Lantuejoul 1979: watersheds) and belong to it where they are over half of its
+    height.
 
     Parameters
     ----------
-    marks : Marks
+    regions : Regions
+        No pixel belongs to two.
     peaks : Seeds
         With their tops.
     detail : Detail
-    image : ndarray of unsigned integers
-        The label image of the marks, on which the grains are painted.
+    image : ndarray of unsigned integers, shape of the finest level
+        All 0, and left so. It holds numbers up to that of the regions.
 
     Returns
     -------
-    Marks
-        Rows ordered by row, then column.
+    Regions
+        Those that are no heaps, then the grains.
     """
     peaks = peaks[peaks.response_sigma >= GRAIN_SIGMA]
-    pixel = peak_pixels(peaks, detail)
-    label = image.ravel().take(pixel).astype(np.int64)
-    asked = np.flatnonzero(_may_be_heap(peaks, label, len(marks.seeds), detail.pixel_mm)[label])
-    label, place = label[asked], np.stack(np.divmod(pixel[asked], image.shape[1]), axis=1)
-    over = _over_marks(peaks[asked], place, marks.seeds, label - 1)
-    found = (_heap(one, over[np.flatnonzero(label == one)], detail, image) for one in np.unique(label).tolist())
-    return repainted(marks, [heap for heap in found if heap], image)
+    pixel, canvas = peak_pixels(peaks, detail), image.ravel()
+    canvas[regions.pixel] = regions.owner + 1
+    owner = canvas.take(pixel).astype(np.int64) - 1
+    canvas[regions.pixel] = 0
+    may_be_heap = _may_be_heap(peaks, owner, len(regions.seeds), detail.pixel_mm)
+    asked, rows = regions.only(may_be_heap[:-1]), np.flatnonzero(may_be_heap[owner])
+    number, place = (np.cumsum(may_be_heap) - 1)[owner[rows]], np.stack(np.divmod(pixel[rows], image.shape[1]), axis=1)
+    over = _over_regions(peaks[rows], place, asked.seeds, number)
+    own = ((asked.pixel[asked.owner == one], over[np.flatnonzero(number == one)]) for one in range(len(asked.seeds)))
+    heaps = [_heap(own_pixel, own_peaks, detail) for own_pixel, own_peaks in own]
+    stays = ~may_be_heap[:-1]
+    stays[~stays] = [heap is None for heap in heaps]
+    return Regions.concatenate([regions.only(stays), *(heap for heap in heaps if heap)])
 
 
-def _over_marks(peaks: Seeds, place: NDArray[np.int64], marks: Seeds, owner: NDArray[np.int64]) -> _Peaks:
-    """Return the peaks as grains over what surrounds the marks that they lie in."""
-    base = marks.level_at(owner, peaks.row_px, peaks.col_px) - 0.5 * marks.height[owner]
+def _over_regions(peaks: Seeds, place: NDArray[np.int64], wholes: Seeds, owner: NDArray[np.int64]) -> _Peaks:
+    """Return the peaks as grains over what surrounds the regions that they lie in."""
+    base = wholes.level_at(owner, peaks.row_px, peaks.col_px) - 0.5 * wholes.height[owner]
     seeds = peaks.replace(
         height=peaks.top - base,
         threshold=0.5 * (peaks.top + base),
-        tilt_row=marks.tilt_row[owner],
-        tilt_col=marks.tilt_col[owner],
+        tilt_row=wholes.tilt_row[owner],
+        tilt_col=wholes.tilt_col[owner],
         edge=np.full(len(peaks), np.nan),
     )
-    return _Peaks(seeds, place, np.maximum(DEPTH_SHARE * seeds.height, DEPTH_SIGMA * marks.noise[owner]))
+    return _Peaks(seeds, place, np.maximum(DEPTH_SHARE * seeds.height, DEPTH_SIGMA * wholes.noise[owner]))
 
 
-def _may_be_heap(peaks: Seeds, label: NDArray[np.int64], n_marks: int, pixel_mm: float) -> BoolImage:
-    """Return which labels have two peaks apart, shape (n_marks + 1,); what is no mark has none."""
-    spread = np.zeros(n_marks + 1)
+def _may_be_heap(peaks: Seeds, owner: NDArray[np.int64], n: int, pixel_mm: float) -> BoolImage:
+    """Return which of `n` regions have two peaks apart, and behind them that -1, which is none, has not."""
+    spread = np.zeros(n + 1)
     for place in (peaks.row_px, peaks.col_px):
-        low, high = np.full(n_marks + 1, np.inf), np.full(n_marks + 1, -np.inf)
-        np.minimum.at(low, label, place)
-        np.maximum.at(high, label, place)
+        low, high = np.full(n + 1, np.inf), np.full(n + 1, -np.inf)
+        np.minimum.at(low, owner, place)
+        np.maximum.at(high, owner, place)
         spread = np.maximum(spread, high - low)
-    spread[0] = 0
+    spread[-1] = 0
     return np.asarray(spread * pixel_mm >= APART_MM, np.bool_)
 
 
-def _heap(label: int, peaks: _Peaks, detail: Detail, image: Ranks) -> Change | None:
-    """Return a mark as a heap of grains, or None where it is one object."""
-    reach = math.ceil(REACH_MM / detail.pixel_mm)
-    low, high = np.maximum(peaks.place.min(axis=0) - reach, 0), peaks.place.max(axis=0) + reach + 1
-    (top, left), (bottom, right) = low.tolist(), np.minimum(high, image.shape).tolist()
-    box = Box(top, bottom, left, right)
-    inside = image[box.slices] == label
-    if inside[[0, -1]].any() or inside[:, [0, -1]].any():
+def _heap(pixel: NDArray[np.int32], peaks: _Peaks, detail: Detail) -> Regions | None:
+    """Return the pixels of a region as a heap of grains, or None where it is one object."""
+    image, reach = detail.levels[0].image, math.ceil(REACH_MM / detail.pixel_mm)
+    place = np.stack(np.divmod(pixel, np.int32(image.shape[1])), axis=1)
+    low, high = place.min(axis=0), place.max(axis=0)
+    if (low <= peaks.place.min(axis=0) - reach).any() or (high >= peaks.place.max(axis=0) + reach).any():
         return None
-    # no more than the mark itself, and one pixel around it
-    rows, cols = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    inside = inside[rows[0] - 1 : rows[-1] + 2, cols[0] - 1 : cols[-1] + 2]
-    box = Box(top + int(rows[0]) - 1, top + int(rows[-1]) + 2, left + int(cols[0]) - 1, left + int(cols[-1]) + 2)
+    # no more than the region itself, and one pixel around it
+    (top, left), (bottom, right) = (low - 1).tolist(), (high + 2).tolist()
+    box = Box(top, bottom, left, right)
+    inside = np.zeros(box.shape, np.bool_)
+    inside[tuple((place - [top, left]).T)] = True
     if is_solid(inside, MOST_SOLID):
         return None
-    hills = _Hills(box, inside, detail.levels[0].image[box.slices].astype(np.float64))
+    hills = _Hills(box, inside, image[box.slices].astype(np.float64))
     grains = peaks[_apart(hills, peaks)]
-    return _divided(label, grains, hills, detail) if len(grains.seeds) > 1 and _in_sight(hills, grains) else None
+    return _divided(grains, hills, detail) if len(grains.seeds) > 1 and _in_sight(hills, grains) else None
 
 
 def is_solid(inside: BoolImage, least: float) -> bool:
@@ -175,7 +182,7 @@ def _in_sight(hills: _Hills, grains: _Peaks) -> bool:
     return bool((inside.max(axis=0) >= LEAST_SIGHT).all())
 
 
-def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> Change | None:
+def _divided(grains: _Peaks, hills: _Hills, detail: Detail) -> Regions | None:
     """Return the heap with its pixels given to the grains; None if fewer than two are large enough."""
     from skimage.segmentation import watershed
 
@@ -196,5 +203,4 @@ def _divided(label: int, grains: _Peaks, hills: _Hills, detail: Detail) -> Chang
     if len(kept) < 2:
         return None
     owner = np.repeat(np.arange(len(kept), dtype=np.int32), [len(own) for own in pixels])
-    regions = Regions(grains.seeds[np.array(kept)], owner, np.concatenate(pixels).astype(np.int32))
-    return Change(np.array([label]), regions)
+    return Regions(grains.seeds[np.array(kept)], owner, np.concatenate(pixels).astype(np.int32))

@@ -68,105 +68,23 @@ class _Rivals:
         return _Rivals(self.holder[rows], self.held[rows], self.rank, self.is_whole)
 
 
-@dataclass(frozen=True)
-class Change:
-    """Labels of marks that go, and the regions that come in their place, of whose pixels none is of another mark."""
+def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Regions:
+    """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
 
-    labels: NDArray[np.integer]
-    regions: Regions
-
-
-def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Marks:
-    """Return one mark where several candidates overlap, which may have fallen apart.
+    Of what has little left only a hem would be seen beside the stronger one: it goes, and what it has displaced is
+    asked again, with those that this touches.
 
     Parameters
     ----------
     regions : Regions
     detail : Detail
     image : ndarray of uint16 or uint32, shape of the finest level
-        All 0; the label image is painted on it. It holds numbers up to that of the regions.
+        All 0, and left so. It holds numbers up to that of the regions.
 
     Returns
     -------
-    Marks
-        Rows ordered by row, then column.
-    """
-    strongest = _strongest_regions(regions, detail, image)
-    order, label_of_row = numbered(strongest.seeds, image.dtype)
-    by_pixel = np.argsort(strongest.pixel, kind="stable")
-    pixel = strongest.pixel[by_pixel]
-    image.ravel()[pixel] = label_of_row[strongest.owner[by_pixel]]
-    return Marks(image, pixel, strongest.seeds[order], detail.box)
-
-
-def keep_whole(marks: Marks, detail: Detail, image: Ranks) -> Marks:
-    """Return the marks, of those that have fallen apart the part with the peak.
-
-    Parameters
-    ----------
-    marks : Marks
-    detail : Detail
-    image : ndarray of unsigned integers
-        The label image of the marks, from which the other parts are taken.
-
-    Returns
-    -------
-    Marks
-    """
-    pixel, flat = marks.pixels, image.ravel()
-    label = flat.take(pixel)
-    part = _parts(pixel, label, marks.seeds, detail)
-    whole = part == part[np.searchsorted(pixel, peak_pixels(marks.seeds, detail))][label - 1]
-    flat[pixel[~whole]] = 0
-    return Marks(image, pixel[whole], marks.seeds, marks.box)
-
-
-def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
-    """Return the order of seeds by row, then column, and the label of each, from 1 in that order."""
-    order = np.lexsort((seeds.col_px, seeds.row_px))
-    label = np.empty(len(order), dtype)
-    label[order] = np.arange(1, len(order) + 1)
-    return order, label
-
-
-def repainted(marks: Marks, changes: list[Change], image: Ranks) -> Marks:
-    """Return the marks with others in place of some.
-
-    Parameters
-    ----------
-    marks : Marks
-    changes : list of Change
-        None shares a mark or a pixel with another.
-    image : ndarray of unsigned integers
-        The label image of the marks, which is painted anew.
-
-    Returns
-    -------
-    Marks
-        Rows ordered by row, then column.
-    """
-    if not changes:
-        return marks
-    regions = Regions.concatenate([change.regions for change in changes])
-    n, flat = len(marks.seeds), image.ravel()
-    stays = np.ones(n, np.bool_)
-    stays[np.concatenate([change.labels for change in changes]) - 1] = False
-    seeds = Seeds.concatenate([marks.seeds[stays], regions.seeds])
-    order, number = numbered(seeds, image.dtype)
-    n_staying = np.count_nonzero(stays)
-    label = np.zeros(n + 1, image.dtype)
-    label[1:][stays] = number[:n_staying]
-    flat[marks.pixels] = label.take(flat.take(marks.pixels))
-    staying = marks.pixels[flat.take(marks.pixels) > 0]
-    flat[regions.pixel] = number[n_staying + regions.owner]
-    return Marks(image, np.sort(np.concatenate([staying, regions.pixel])), seeds[order], marks.box)
-
-
-def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Regions:
-    """Return the regions that stay where several overlap, without the pixels that a stronger one takes.
-
-    The image is left as it was. Of what has little left only a hem would be seen beside the stronger one: it goes, and
-    what it has displaced is asked again, with those that this touches.
+    Regions
+        No pixel belongs to two; some may have fallen apart.
     """
     n, canvas = len(regions.seeds), image.ravel()
     if not n:
@@ -188,6 +106,41 @@ def _strongest_regions(regions: Regions, detail: Detail, image: Ranks) -> Region
     pixels, owned = _owned(regions, kept, rank, canvas)
     row = np.cumsum(kept, dtype=np.int32) - 1
     return Regions(regions.seeds[kept], row[regions.owner[pixels[owned]]], regions.pixel[pixels[owned]])
+
+
+def as_marks(regions: Regions, detail: Detail, image: Ranks) -> Marks:
+    """Return the regions as marks, of those that have fallen apart the part with the peak.
+
+    Parameters
+    ----------
+    regions : Regions
+        No pixel belongs to two.
+    detail : Detail
+    image : ndarray of uint16 or uint32, shape of the finest level
+        All 0; the label image is painted on it.
+
+    Returns
+    -------
+    Marks
+        Rows ordered by row, then column.
+    """
+    order, label_of_row = numbered(regions.seeds, image.dtype)
+    seeds = regions.seeds[order]
+    by_pixel = np.argsort(regions.pixel, kind="stable")
+    pixel, label = regions.pixel[by_pixel], label_of_row[regions.owner[by_pixel]]
+    part = _parts(pixel, label, seeds, detail)
+    whole = part == part[np.searchsorted(pixel, peak_pixels(seeds, detail))][label - 1]
+    pixel, label = pixel[whole], label[whole]
+    image.ravel()[pixel] = label
+    return Marks(image, pixel, seeds, detail.box)
+
+
+def numbered(seeds: Seeds, dtype: DTypeLike) -> tuple[NDArray[np.intp], Ranks]:
+    """Return the order of seeds by row, then column, and the label of each, from 1 in that order."""
+    order = np.lexsort((seeds.col_px, seeds.row_px))
+    label = np.empty(len(order), dtype)
+    label[order] = np.arange(1, len(order) + 1)
+    return order, label
 
 
 def _owned(regions: Regions, chosen: BoolImage, rank: Ranks, canvas: Ranks) -> tuple[NDArray[np.intp], BoolImage]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detector.detect.grains import is_solid, part_at
 from detector.detect.levels import peak_pixels
-from detector.detect.overlaps import Change, Ranks, repainted
+from detector.detect.overlaps import Ranks, numbered
 from detector.detect.peaks import pairs_within
 from detector.detect.regions import Regions
 from detector.records import BoolImage, Box, Detail, Marks, Moments, Seeds
@@ -53,6 +53,14 @@ class _Pieces:
         return _Pieces(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class _Change:
+    """Labels of marks that go, and the regions that come in their place, of whose pixels none is of another mark."""
+
+    labels: NDArray[np.integer]
+    regions: Regions
+
+
 def join_rods(marks: Marks, detail: Detail, image: Ranks) -> Marks:
     """Return the marks, those that are pieces of one rod as one.
 
@@ -73,14 +81,47 @@ def join_rods(marks: Marks, detail: Detail, image: Ranks) -> Marks:
         Rows ordered by row, then column.
     """
     while rods := _rods(marks, detail):
-        marks = repainted(marks, rods, image)
+        marks = _repainted(marks, rods, image)
     return marks
 
 
-def _rods(marks: Marks, detail: Detail) -> list[Change]:
+def _repainted(marks: Marks, changes: list[_Change], image: Ranks) -> Marks:
+    """Return the marks with others in place of some.
+
+    Parameters
+    ----------
+    marks : Marks
+    changes : list of _Change
+        None shares a mark or a pixel with another.
+    image : ndarray of unsigned integers
+        The label image of the marks, which is painted anew.
+
+    Returns
+    -------
+    Marks
+        Rows ordered by row, then column.
+    """
+    if not changes:
+        return marks
+    regions = Regions.concatenate([change.regions for change in changes])
+    n, flat = len(marks.seeds), image.ravel()
+    stays = np.ones(n, np.bool_)
+    stays[np.concatenate([change.labels for change in changes]) - 1] = False
+    seeds = Seeds.concatenate([marks.seeds[stays], regions.seeds])
+    order, number = numbered(seeds, image.dtype)
+    n_staying = np.count_nonzero(stays)
+    label = np.zeros(n + 1, image.dtype)
+    label[1:][stays] = number[:n_staying]
+    flat[marks.pixels] = label.take(flat.take(marks.pixels))
+    staying = marks.pixels[flat.take(marks.pixels) > 0]
+    flat[regions.pixel] = number[n_staying + regions.owner]
+    return Marks(image, np.sort(np.concatenate([staying, regions.pixel])), seeds[order], marks.box)
+
+
+def _rods(marks: Marks, detail: Detail) -> list[_Change]:
     """Return rods of two pieces, none of which shares a mark or a pixel with another."""
     pieces = _pieces(marks, detail)
-    pairs, rods = _end_to_end(pieces, detail.pixel_mm), list[Change]()
+    pairs, rods = _end_to_end(pieces, detail.pixel_mm), list[_Change]()
     labels, pixels = set[int](), set[int]()
     for pair in pairs[_in_sight(pieces, pairs, marks, detail)]:
         rod = _rod(pieces[pair], marks, detail)
@@ -138,7 +179,7 @@ def _levels(pieces: _Pieces, marks: Marks, detail: Detail) -> Floats:
     return marks.seeds.level_at(pieces.label - 1, pieces.row + detail.box.row_start, pieces.col + detail.box.col_start)
 
 
-def _rod(pair: _Pieces, marks: Marks, detail: Detail) -> Change | None:
+def _rod(pair: _Pieces, marks: Marks, detail: Detail) -> _Change | None:
     """Return the rod that two pieces make, or None where they make none."""
     box, seed = _box_around(pair, marks.labels.shape), _on_one_plane(pair, marks, detail)
     part, image = marks.labels[box.slices], detail.levels[0].image[box.slices]
@@ -162,7 +203,7 @@ def _rod(pair: _Pieces, marks: Marks, detail: Detail) -> Change | None:
     held = np.isin(peak_pixels(marks.seeds[others - 1], detail), pixel)
     labels = np.union1d(pair.label, others[held])
     pixel = pixel[(own == 0) | np.isin(own, labels)].astype(np.int32)
-    return Change(labels, Regions(seed, np.zeros(len(pixel), np.int32), pixel))
+    return _Change(labels, Regions(seed, np.zeros(len(pixel), np.int32), pixel))
 
 
 def _on_one_plane(pair: _Pieces, marks: Marks, detail: Detail) -> Seeds:

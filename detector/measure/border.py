@@ -95,8 +95,8 @@ class Border:
 def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     """Follow the outer border of every spot at once.
 
-    Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead. The slow
-    equivalent is `cv2.findContours`, spot by spot.
+    Each side of a pixel that borders another label has one successor, found by looking at the two pixels ahead. The
+    slow equivalent is `cv2.findContours`, spot by spot.
     """
     width = marks.labels.shape[1]
     flat_labels, inside = marks.labels.ravel(), marks.pixels
@@ -128,7 +128,7 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
 
 
 def _one_after_another(successor: Integers, first: Integers) -> Integers:
-    """Return the elements of the cycles that hold `first`, from there on, cycle after cycle; others (holes) are none."""
+    """Return the elements of the cycles of `first`, from there on, cycle after cycle; in the others holes lie."""
     n = len(successor)
     if not n:
         return successor
