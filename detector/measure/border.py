@@ -63,8 +63,8 @@ class Border:
     @functools.cached_property
     def points(self) -> tuple[Floats, Floats]:
         """(row, col) of the crossings in the box."""
-        across = _ACROSS[self.side]
-        return self.row + across[:, 0] * self.crossing, self.col + across[:, 1] * self.crossing
+        across_row, across_col = _ACROSS.T[:, self.side]
+        return self.row + across_row * self.crossing, self.col + across_col * self.crossing
 
     @functools.cached_property
     def starts(self) -> Integers:
@@ -113,7 +113,7 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
     left = flat_labels[diagonal] == label
     straight = ~left & (flat_labels[ahead] == label)
     next_pixel = np.where(left, diagonal, np.where(straight, ahead, pixel))
-    next_side = np.where(left, (side + 3) % 4, np.where(straight, side, (side + 1) % 4))
+    next_side = (side + np.where(left, 3, np.where(straight, 0, 1))) & 3
     key = pixel * 4 + side
     successor = np.searchsorted(key, next_pixel * 4 + next_side)
 
