@@ -810,6 +810,12 @@ def ranges(first: NDArray[np.integer], count: NDArray[np.integer]) -> NDArray[np
     return np.asarray(np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count), np.intp)
 
 
+def divided(number: NDArray[np.int32], by: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return quotient and remainder; the slow equivalent is `numpy.divmod`."""
+    quotient = number // np.int32(by)
+    return quotient, number - quotient * np.int32(by)
+
+
 class Moments(NamedTuple):
     """Means and central second moments of the places of several owners, each of shape (n,)."""
 

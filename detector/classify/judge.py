@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ FEW_CANDIDATES = 100
 LIKELY = 0.3
 """First probability over which a neighbour is counted."""
 
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 700
 """Candidates whose answers at all nodes stay in the processor's cache."""
 
 Floats = NDArray[np.float64]
@@ -77,8 +78,8 @@ class Trees:
 
     def score(self, features: NDArray[np.float32]) -> Floats:
         """Return the log odds of each row of features, shape (n,)."""
-        parts = [self._score(features[start : start + ROWS_AT_ONCE]) for start in range(0, len(features), ROWS_AT_ONCE)]
-        return np.concatenate(parts) if parts else np.empty(0)
+        n_parts = max(1, math.ceil(len(features) / ROWS_AT_ONCE))
+        return np.concatenate([self._score(part) for part in np.array_split(features, n_parts)])
 
     @functools.cached_property
     def _questions(self) -> tuple[tuple[int, NDArray[np.intp], NDArray[np.float32]], ...]:

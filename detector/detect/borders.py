@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.detect.levels import by_level
-from detector.records import EDGE_MM, BoolImage, Detail, FloatImage, Level, Places, Seeds
+from detector.records import EDGE_MM, BoolImage, Detail, FloatImage, Level, Places, Seeds, divided
 
 RAY_SCALES, RAY_SAMPLES = 3.6, 8
 """Length of the rays that look for the border, in scales (two and a half radii of a disc), and samples on each."""
@@ -168,7 +168,7 @@ def outline_steps(
     """
     n, image = len(seeds), detail.levels[0].image
     grey, width = image.ravel(), image.shape[1]
-    row, col = np.divmod(pixel, width)
+    row, col = divided(pixel, width)
     level = seeds.level_at(owner, row + detail.box.row_start, col + detail.box.col_start)
     on = np.flatnonzero(np.minimum.reduce([grey[pixel + step] for step in (-width, -1, 1, width)]) <= level)
     owner, row, col = owner[on], row[on], col[on]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from detector.detect.levels import peak_pixels
 from detector.detect.overlaps import Ranks
 from detector.detect.regions import Regions
-from detector.records import BoolImage, Box, Detail, Seeds
+from detector.records import BoolImage, Box, Detail, Seeds, divided
 
 GRAIN_SIGMA, APART_MM = 6.0, 0.4
 """Response of peaks that may be grains of one mark, twice that of what is looked at at all, and the distance that two
@@ -130,7 +130,7 @@ def _may_be_heap(peaks: Seeds, owner: NDArray[np.int64], n: int, pixel_mm: float
 def _heap(pixel: NDArray[np.int32], peaks: _Peaks, detail: Detail) -> Regions | None:
     """Return the pixels of a region as a heap of grains, or None where it is one object."""
     image, reach = detail.levels[0].image, math.ceil(REACH_MM / detail.pixel_mm)
-    place = np.stack(np.divmod(pixel, np.int32(image.shape[1])), axis=1)
+    place = np.stack(divided(pixel, image.shape[1]), axis=1)
     low, high = place.min(axis=0), place.max(axis=0)
     if (low <= peaks.place.min(axis=0) - reach).any() or (high >= peaks.place.max(axis=0) + reach).any():
         return None

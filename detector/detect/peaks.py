@@ -11,7 +11,20 @@ from numpy.typing import NDArray
 
 from detector.detect.artefacts import is_corner, is_drawn, is_shoulder, is_strand
 from detector.detect.levels import border_px, coarsest_levels, from_border_px, whole_steps, with_tops
-from detector.records import STRIP_ROWS, BoolImage, BreastRegion, Detail, Level, Peaks, Seeds, StepImage, Where, ranges
+from detector.records import (
+    STRIP_ROWS,
+    BoolImage,
+    BreastRegion,
+    Detail,
+    FloatImage,
+    Level,
+    Peaks,
+    Seeds,
+    StepImage,
+    Where,
+    divided,
+    ranges,
+)
 from detector.settings import DetectSettings
 
 DISC_SCALES_MM, DISC_SIGMA = (0.4, 1.4), 1.0
@@ -241,37 +254,41 @@ def _over(detail: Detail, least: Floats) -> tuple[NDArray[np.intp], Floats, Floa
 
     All bands' together, since each step has its price however few they are.
     """
-    bands, found = detail.bands, list[tuple[NDArray[np.int32], NDArray[np.int32]]]()
+    bands, found = detail.bands, list[NDArray[np.int32]]()
     for band, sigma in zip(bands, least.tolist(), strict=True):
         cell = detail.cell_px // detail.levels[band.level].step_px
         bound = sigma * band.noise.at_least(detail.darkest if cell >= FEWEST_IN_CELL else None)
         found.append(_maxima(band.response, bound, cell))
-    number = np.repeat(np.arange(len(bands)), [len(row) for row, _ in found])
-    # in single precision, which holds halves of pixels exactly, since most of them go at once
-    row_px, col_px = (
-        np.concatenate(
-            [
-                np.float32(level.origin_px[axis]) + np.float32(level.step_px) * place[axis].astype(np.float32)
-                for place, level in zip(found, (detail.levels[band.level] for band in bands), strict=True)
-            ]
-        )
-        for axis in (0, 1)
-    )
-    where, ends = detail.where(row_px, col_px), np.cumsum([len(row) for row, _ in found])
-    own = [slice(end - len(row), end) for (row, _), end in zip(found, ends.tolist(), strict=True)]
+    number = np.repeat(np.arange(len(bands)), [len(place) for place in found])
+    in_px = [_in_pixels(detail.levels[band.level], place) for band, place in zip(bands, found, strict=True)]
+    row_px, col_px = (np.concatenate(places) for places in zip(*in_px, strict=True))
+    where, ends = detail.where(row_px, col_px), np.cumsum([len(place) for place in found])
+    rows = [slice(end - len(place), end) for place, end in zip(found, ends.tolist(), strict=True)]
     response_sigma = np.concatenate(
         [
-            band.response[place] / band.noise.at(Where(where.grey[rows], where.row[rows], where.col[rows]))
-            for band, place, rows in zip(bands, found, own, strict=True)
+            band.response.ravel().take(place) / band.noise.at(Where(where.grey[own], where.row[own], where.col[own]))
+            for band, place, own in zip(bands, found, rows, strict=True)
         ]
     )
     over = np.flatnonzero(response_sigma > least[number])
-    row_px, col_px = (place[over].astype(np.float64) for place in (row_px, col_px))
-    return number[over], row_px, col_px, response_sigma[over]
+    return number[over], row_px[over].astype(np.float64), col_px[over].astype(np.float64), response_sigma[over]
 
 
-def _maxima(response: StepImage, least: Floats, cell: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return rows and columns of places over `least` that are no lower than their eight neighbours, row by row.
+def _in_pixels(level: Level, place: NDArray[np.int32]) -> tuple[FloatImage, FloatImage]:
+    """Return rows and columns in pixels of flat indices into a level.
+
+    In single precision, which holds halves of pixels exactly: most of the places go at once.
+    """
+    row, col = divided(place, level.image.shape[1])
+    row_px, col_px = (
+        np.float32(start) + np.float32(level.step_px) * cell.astype(np.float32)
+        for start, cell in zip(level.origin_px, (row, col), strict=True)
+    )
+    return row_px, col_px
+
+
+def _maxima(response: StepImage, least: Floats, cell: int) -> NDArray[np.int32]:
+    """Return flat indices of places over `least` that are no lower than their eight neighbours, rising.
 
     `least` is given for cells of `cell` places a side, or once for all. Strip after strip, so that all steps find their
     places in the processor's cache; the slow equivalent is `skimage.feature.peak_local_max`.
@@ -290,8 +307,7 @@ def _maxima(response: StepImage, least: Floats, cell: int) -> tuple[NDArray[np.i
         np.maximum(highest, np.repeat(of_cells, cell)[: response.shape[1]], out=highest)
         # a mask is looked through several times as fast as by cv2.findNonZero
         found.append(np.flatnonzero(strip >= highest) + start * response.shape[1])
-    row, col = np.divmod(np.concatenate(found).astype(np.int32), np.int32(response.shape[1]))
-    return row, col
+    return np.concatenate(found).astype(np.int32)
 
 
 def _brightest_pixels(finest: Level, row_px: Floats, col_px: Floats) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from detector.detect.borders import edge_steps
 from detector.detect.levels import FINEST_CELL_MM, border_px, by_level, line_sigma
 from detector.detect.windows import Grown, grow
-from detector.records import BoolImage, Detail, Level, Seeds
+from detector.records import BoolImage, Detail, Level, Seeds, divided
 from detector.settings import DetectSettings
 
 REACH, FAR_REACH, FARTHEST_REACH = 9, 16, 36
@@ -201,7 +201,7 @@ def _on_pixels(detail: Detail, parts: list[Grown]) -> Regions:
         kept &= area_mm2 >= LEAST_AREA * 2 * np.pi * seeds.scale_mm**2
         over &= kept[owner]
         seeds, owner = seeds[kept], (np.cumsum(kept, dtype=np.int32) - 1)[owner]
-    cell, place = _divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
+    cell, place = divided(np.flatnonzero(over.transpose(2, 0, 1)).astype(np.int32), step * step)
     return Regions(seeds, owner[cell], first[cell] + within.ravel()[place])
 
 
@@ -213,19 +213,13 @@ def _cells(parts: list[Grown], *, grown: bool) -> tuple[Integers, Integers, Inte
     columns, n = [], 0
     for one in parts:
         cells = np.flatnonzero(_grown_by_one(one.inside) if grown else one.inside).astype(np.int32)
-        line, col = _divided(cells, one.windows.side)
-        owner, row = _divided(line, one.windows.side)
+        line, col = divided(cells, one.windows.side)
+        owner, row = divided(line, one.windows.side)
         top, left = (corner.astype(np.int32)[owner] for corner in (one.windows.top, one.windows.left))
         columns.append((owner + np.int32(n), row + top, col + left, ~one.inside.ravel()[cells]))
         n += len(one.seeds)
     owner, row, col, is_added = (np.concatenate(column) for column in zip(*columns, strict=True))
     return owner, row, col, is_added
-
-
-def _divided(number: Integers, by: int) -> tuple[Integers, Integers]:
-    """Return quotient and remainder; the slow equivalent is `numpy.divmod`."""
-    quotient = number // np.int32(by)
-    return quotient, number - quotient * np.int32(by)
 
 
 def _is_closed(full: BoolImage, owner: Integers, n: int) -> BoolImage:

@@ -13,7 +13,7 @@ from detector.detect.levels import peak_pixels
 from detector.detect.overlaps import Ranks, numbered
 from detector.detect.peaks import pairs_within
 from detector.detect.regions import Regions
-from detector.records import BoolImage, Box, Detail, Marks, Moments, Seeds
+from detector.records import BoolImage, Box, Detail, Marks, Moments, Seeds, divided
 
 LEAST_PIECE_MM2, LEAST_PIECE_MM, LEAST_SIGMA = 0.2, 0.4, 5.0
 """Area, width, and height in noise units from which a mark may be a piece of a rod: half a millimetre of the thinnest
@@ -138,7 +138,7 @@ def _pieces(marks: Marks, detail: Detail) -> _Pieces:
     large = area * detail.pixel_mm**2 >= LEAST_PIECE_MM2
     large[1:] &= marks.seeds.height >= LEAST_SIGMA * marks.seeds.noise
     pixels, chosen = np.flatnonzero(large[label]), np.flatnonzero(large)
-    row, col = np.divmod(marks.pixels[pixels], marks.labels.shape[1])
+    row, col = divided(marks.pixels[pixels], marks.labels.shape[1])
     moments = Moments.of(row, col, (np.cumsum(large) - 1)[label[pixels]], len(chosen))
     # a rod's second moment along itself is a twelfth of the square of its length
     length, width = (np.sqrt(12 * moment) for moment in moments.along_axes())
