@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from detector.detect.artefacts import COARSE_SIGMA, MOST_OUTSIDE, SPARED_SIGMA, 
 from detector.detect.borders import edge_steps, sample_rays, smoothed_around
 from detector.detect.discs import _Circles, _filled, find_discs
 from detector.detect.levels import line_sigma, with_tops
-from detector.detect.overlaps import _owned, _parts, _rivals, _strongest, as_marks, resolve_overlaps
+from detector.detect.overlaps import LEAST_LEFT, _owned, _parts, _rivals, _strongest, as_marks, resolve_overlaps
 from detector.detect.peaks import ECHO_SCALES, HIDING_SCALE_MM, _without_echoes, find_maxima, find_peaks, pairs_within
 from detector.detect.regions import Regions, _grown_by_one, _is_closed, _on_pixels
 from detector.detect.rods import _Change, _repainted, join_rods
@@ -153,35 +154,98 @@ def test_parts_of_labels_are_those_of_scipy(labels: NDArray[np.int8]) -> None:
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
+@dataclasses.dataclass(frozen=True)
+class Overlapping:
+    """Regions that overlap: row by row of `area` the pixels of each, and where its peak lies."""
+
+    area: BoolImage
+    centre: NDArray[np.int64]
+    is_whole: BoolImage
+    rank: NDArray[np.uint16]
+    width: int
+
+    @classmethod
+    def drawn(cls, seed: int, n: int, width: int = 24) -> Overlapping:
+        """Return n squares about random places, near enough to most of these to hold them."""
+        rng = np.random.default_rng(seed)
+        row, col, size = rng.integers(0, width, n), rng.integers(0, width, n), rng.integers(1, 9, n)
+        area = np.zeros((n, width, width), np.bool_)
+        for one in range(n):
+            r, c = np.maximum(np.array([row[one], col[one]]) + rng.integers(-4, 2, 2), 0)
+            area[one, r : r + size[one], c : c + size[one]] = True
+        rank = (rng.permutation(n) + 1).astype(np.uint16)
+        return cls(area.reshape(n, -1), row * width + col, rng.random(n) < 0.2, rank, width)
+
+    @property
+    def regions(self) -> Regions:
+        owner, pixel = (each.astype(np.int32) for each in np.nonzero(self.area))
+        row, col = np.divmod(self.centre, self.width)
+        scale_mm, edge = np.where(self.is_whole, 0.5, 0.1), self.is_whole.astype(np.float64)
+        n = len(self.centre)
+        seeds = Seeds.blank(n, row_px=row, col_px=col, scale_mm=scale_mm, height=np.ones(n), edge=edge)
+        return Regions(seeds, owner, pixel)
+
+    def strongest(self, asked: list[int]) -> list[int]:
+        """Return which of those asked stay, by a loop from the strongest to the weakest."""
+        kept: list[int] = []
+        for one in sorted(asked, key=lambda one: -int(self.rank[one])):
+            covered = self.area[kept, self.centre[one]].any()
+            holds = self.area[one, self.centre[kept]].any()
+            if self.area[one, self.centre[one]] and not covered and (self.is_whole[one] or not holds):
+                kept.append(one)
+        return kept
+
+    def owner(self, kept: list[int]) -> NDArray[np.int64]:
+        """Return which of some has each pixel, -1 where none has."""
+        ranks = np.where(self.area[kept], self.rank[kept, None], 0)
+        strongest = np.array(kept, np.int64)[ranks.argmax(axis=0)] if kept else np.zeros(self.area.shape[1], np.int64)
+        return np.where(ranks.any(axis=0), strongest, -1)
+
+    def resolved(self) -> list[int]:
+        """Return which stay in the end, round by round of those that hems have displaced."""
+        kept, asked = set[int](), list(range(len(self.centre)))
+        while asked:
+            stays = self.strongest(asked)
+            owner = self.owner(stays)
+            hems = {one for one in stays if np.count_nonzero(owner == one) < LEAST_LEFT * self.area[one].sum()}
+            kept = (kept - set(asked)) | (set(stays) - hems)
+            displaced = [
+                one
+                for one in set(asked) - set(stays)
+                if owner[self.centre[one]] in hems or self.area[one, self.centre[list(hems)]].any()
+            ]
+            touched = [one for one in kept if (self.area[one] & self.area[displaced].any(axis=0)).any()]
+            asked = displaced + touched
+        return sorted(kept)
+
+
 @given(st.integers(0, 9999), st.integers(1, 14))
 def test_the_strongest_regions_are_those_of_a_loop_from_the_strongest_to_the_weakest(seed: int, n: int) -> None:
     """What one would displace that is displaced itself stays."""
-    rng, width = np.random.default_rng(seed), 24
-    row, col, size = rng.integers(0, width, n), rng.integers(0, width, n), rng.integers(1, 9, n)
-    area = np.zeros((n, width, width), np.bool_)
-    for one in range(n):
-        r, c = np.maximum(np.array([row[one], col[one]]) + rng.integers(-4, 2, 2), 0)
-        area[one, r : r + size[one], c : c + size[one]] = True
-    flat = area.reshape(n, -1)
-    owner, pixel = (each.astype(np.int32) for each in np.nonzero(flat))
-    is_whole = rng.random(n) < 0.2
-    seeds = Seeds.blank(n, scale_mm=np.where(is_whole, 0.5, 0.1), height=np.ones(n), edge=is_whole.astype(np.float64))
-    rank, centre = (rng.permutation(n) + 1).astype(np.uint16), row * width + col
-    canvas = np.zeros(width * width, np.uint16)
-    regions = Regions(seeds, owner, pixel)
-    found = _strongest(np.ones(n, np.bool_), _rivals(regions, centre, rank, canvas))
-    rows, owned = _owned(regions, found, rank, canvas)
-
-    kept: list[int] = []
-    for one in np.argsort(-rank).tolist():
-        covered = flat[kept, centre[one]].any()
-        holds = flat[one, centre[kept]].any()
-        if flat[one, centre[one]] and not covered and (is_whole[one] or not holds):
-            kept.append(one)
+    drawn = Overlapping.drawn(seed, n)
+    canvas, regions = np.zeros(drawn.width**2, np.uint16), drawn.regions
+    found = _strongest(np.ones(n, np.bool_), _rivals(regions, drawn.centre, drawn.rank, canvas))
+    rows, owned = _owned(regions, found, drawn.rank, canvas)
+    kept = drawn.strongest(list(range(n)))
     assert np.flatnonzero(found).tolist() == sorted(kept)
-    highest = (rank[kept, None] * flat[kept]).max(axis=0, initial=0)
-    assert np.array_equal(owned, rank[owner[rows]] == highest[pixel[rows]])
-    assert np.isin(owner[rows], kept).all() and len(rows) == np.count_nonzero(flat[kept])
+    assert np.array_equal(owned, drawn.owner(kept)[regions.pixel[rows]] == regions.owner[rows])
+    assert np.isin(regions.owner[rows], kept).all() and len(rows) == np.count_nonzero(drawn.area[kept])
+    assert not canvas.any()
+
+
+@given(st.integers(0, 99999), st.integers(1, 30))
+@hypothesis_settings(max_examples=300)
+def test_what_is_left_of_overlapping_regions_is_what_a_slow_loop_leaves(seed: int, n: int) -> None:
+    drawn, canvas = Overlapping.drawn(seed, n), np.zeros((24, 24), np.uint16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detector.detect.overlaps._rank", lambda *_: drawn.rank)
+        left = resolve_overlaps(drawn.regions, bare_detail(np.zeros((24, 24), np.int16)), canvas)
+    kept = drawn.resolved()
+    row, col = np.divmod(drawn.centre[kept], 24)
+    assert left.seeds.row_px.tolist() == row.tolist() and left.seeds.col_px.tolist() == col.tolist()
+    owner = np.full(24 * 24, -1)
+    owner[left.pixel] = np.array(kept, np.int64)[left.owner]
+    assert np.array_equal(owner, drawn.owner(kept))
     assert not canvas.any()
 
 
