@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,10 @@ class _Rivals:
     rank: Ranks
     is_whole: BoolImage
 
-    def among(self, asked: BoolImage) -> _Rivals:
-        """Return the pairs of two regions that are both asked."""
-        return self._only(asked[self.holder] & asked[self.held])
-
     def against(self) -> _Rivals:
         """Return the pairs in which the held one, where it stays, stands against the one that holds it."""
-        return self._only((self.rank[self.held] > self.rank[self.holder]) & ~self.is_whole[self.holder])
+        pairs = (self.rank[self.held] > self.rank[self.holder]) & ~self.is_whole[self.holder]
+        return replace(self, holder=self.holder[pairs], held=self.held[pairs])
 
     def highest_over(self, chosen: BoolImage) -> Ranks:
         """Return the highest rank of the chosen regions that hold each region's peak, 0 where there are none."""
@@ -62,10 +59,6 @@ class _Rivals:
     def that_hold(self, chosen: BoolImage) -> BoolImage:
         """Return which regions hold the peak of a chosen one."""
         return np.asarray(np.bincount(self.holder[chosen[self.held]], minlength=len(self.rank)) > 0, np.bool_)
-
-    def _only(self, pairs: BoolImage) -> _Rivals:
-        rows = np.flatnonzero(pairs)
-        return _Rivals(self.holder[rows], self.held[rows], self.rank, self.is_whole)
 
 
 def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Regions:
@@ -93,15 +86,14 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Regions:
     rivals = _rivals(regions, peak_pixels(regions.seeds, detail), rank, canvas)
     kept, asked = np.zeros(n, np.bool_), np.ones(n, np.bool_)
     while asked.any():
-        own = rivals.among(asked)
-        stays = _strongest(asked, own)
+        stays = _strongest(asked, rivals)
         pixels, owned = _owned(regions, stays, rank, canvas)
         n_own, n_owned = (np.bincount(regions.owner[some], minlength=n) for some in (pixels, pixels[owned]))
         hem = stays & (n_owned < LEAST_LEFT * n_own)
         kept = (kept & ~asked) | (stays & ~hem)
         if not hem.any():
             break
-        displaced = asked & ~stays & (np.isin(own.highest_over(stays), rank[hem]) | own.that_hold(hem))
+        displaced = asked & ~stays & (np.isin(rivals.highest_over(stays), rank[hem]) | rivals.that_hold(hem))
         asked = displaced | _touching(regions, kept, displaced, canvas)
     pixels, owned = _owned(regions, kept, rank, canvas)
     row = np.cumsum(kept, dtype=np.int32) - 1
