@@ -925,23 +925,45 @@ def test_grains_that_touch_are_told_apart(seed: int, heights: Sequence[float]) -
     assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(np.full(len(HEAP_MM), 0.5), rel=0.25)
 
 
-def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
+def parted_hills(*, flipped: bool) -> tuple[StepImage, Regions]:
+    """Return a picture of two hills that touch, from left to right 1000 and 600 high, and them as grains."""
     image = np.zeros((200, 200), np.int16)
     rows, cols = np.indices(image.shape)
     for col, height in ((95, 1000), (103, 600)):
         hill = height * np.exp(-((rows - 100) ** 2 + (cols - col) ** 2) / (2 * 2.5**2))
         image = np.maximum(image, np.rint(hill)).astype(np.int16)
-    detail, places = bare_detail(image), np.array([95.0, 103.0])
+    places = np.array([95.0, 103.0])
+    if flipped:
+        image, places = np.ascontiguousarray(image[:, ::-1]), 199 - places
     peaks = Seeds.blank(2, row_px=[100.0] * 2, col_px=places, response_sigma=[9.0] * 2, top=[1000.0, 600.0])
-    mark = Seeds.blank(
-        1, row_px=[100.0], col_px=[95.0], height=[400.0], threshold=[200.0], tilt_row=[0.0], tilt_col=[0.0]
+    whole = Seeds.blank(
+        1, row_px=[100.0], col_px=places[:1], height=[400.0], threshold=[200.0], tilt_row=[0.0], tilt_col=[0.0]
     )
     pixel, canvas = np.flatnonzero(image > 200).astype(np.int32), np.zeros(image.shape, np.uint16)
-    parted = grains.part_grains(Regions(mark, np.zeros(len(pixel), np.int32), pixel), peaks, detail, canvas)
-    assert not canvas.any() and parted.seeds.col_px.tolist() == [95.0, 103.0]
+    regions = Regions(whole, np.zeros(len(pixel), np.int32), pixel)
+    parted = grains.part_grains(regions, peaks, bare_detail(image), canvas)
+    assert not canvas.any()
+    return image, parted
+
+
+def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
+    image, parted = parted_hills(flipped=False)
+    assert parted.seeds.col_px.tolist() == [95.0, 103.0]
+    cols = np.indices(image.shape)[1]
     for number, (half, is_side) in enumerate(((500, cols < 100), (300, cols >= 100))):
         assert np.array_equal(parted.pixel[parted.owner == number], np.flatnonzero((image > half) & is_side))
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize(("reach_px", "n_found"), [(4, 1), (5, 2)])
+def test_what_reaches_far_beyond_its_peaks_is_no_heap(
+    reach_px: int, n_found: int, flipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The higher hill ends 4 pixels outside its peak, the lower one 3."""
+    monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
+    monkeypatch.setattr(grains, "REACH_MM", reach_px * 0.1)
+    assert len(parted_hills(flipped=flipped)[1].seeds) == n_found
 
 
 @pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1, 0.2])
