@@ -925,8 +925,11 @@ def test_grains_that_touch_are_told_apart(seed: int, heights: Sequence[float]) -
     assert 2 * np.sqrt(area_mm2 / np.pi) == pytest.approx(np.full(len(HEAP_MM), 0.5), rel=0.25)
 
 
-def parted_hills(*, flipped: bool) -> tuple[StepImage, Regions]:
-    """Return a picture of two hills that touch, from left to right 1000 and 600 high, and them as grains."""
+def parted_hills(*, n_rows: int = 200, flipped: bool = False) -> tuple[StepImage, Regions]:
+    """Return a picture of two hills that touch, from left to right 1000 and 600 high, and them as grains.
+
+    They are cut from a region that has so many rows at most.
+    """
     image = np.zeros((200, 200), np.int16)
     rows, cols = np.indices(image.shape)
     for col, height in ((95, 1000), (103, 600)):
@@ -939,7 +942,8 @@ def parted_hills(*, flipped: bool) -> tuple[StepImage, Regions]:
     whole = Seeds.blank(
         1, row_px=[100.0], col_px=places[:1], height=[400.0], threshold=[200.0], tilt_row=[0.0], tilt_col=[0.0]
     )
-    pixel, canvas = np.flatnonzero(image > 200).astype(np.int32), np.zeros(image.shape, np.uint16)
+    inside = (image > 200) & (np.abs(rows - 100) <= n_rows // 2)
+    pixel, canvas = np.flatnonzero(inside).astype(np.int32), np.zeros(image.shape, np.uint16)
     regions = Regions(whole, np.zeros(len(pixel), np.int32), pixel)
     parted = grains.part_grains(regions, peaks, bare_detail(image), canvas)
     assert not canvas.any()
@@ -948,7 +952,7 @@ def parted_hills(*, flipped: bool) -> tuple[StepImage, Regions]:
 
 def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
-    image, parted = parted_hills(flipped=False)
+    image, parted = parted_hills()
     assert parted.seeds.col_px.tolist() == [95.0, 103.0]
     cols = np.indices(image.shape)[1]
     for number, (half, is_side) in enumerate(((500, cols < 100), (300, cols >= 100))):
@@ -960,10 +964,10 @@ def test_pixels_of_a_grain_are_over_half_of_its_own_height(monkeypatch: pytest.M
 def test_what_reaches_far_beyond_its_peaks_is_no_heap(
     reach_px: int, n_found: int, flipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The higher hill ends 4 pixels outside its peak, the lower one 3."""
+    """The higher hill ends 4 pixels outside its peak, the lower one 3, both 3 above and below."""
     monkeypatch.setattr(grains, "MOST_SOLID", 2.0)
     monkeypatch.setattr(grains, "REACH_MM", reach_px * 0.1)
-    assert len(parted_hills(flipped=flipped)[1].seeds) == n_found
+    assert len(parted_hills(n_rows=7, flipped=flipped)[1].seeds) == n_found
 
 
 @pytest.mark.parametrize("spacing_mm", [0.05, 0.07, 0.1, 0.2])
