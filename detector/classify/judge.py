@@ -227,8 +227,9 @@ def quartiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the median of each column and the distance of its quartiles, shape (2, n_features)."""
     n = len(values)
     low, middle, high = (n // 4, n // 2, (3 * n) // 4)
-    ordered = np.partition(values, (low, middle, high), axis=0)
-    return np.stack([ordered[middle], ordered[high] - ordered[low]])
+    # column by column, since numpy takes several times as long across rows
+    ordered = np.partition(np.ascontiguousarray(values.T), (low, middle, high), axis=1)
+    return np.stack([ordered[:, middle], ordered[:, high] - ordered[:, low]])
 
 
 def places_mm(spots: Spots, evidence: Evidence) -> Floats:
