@@ -229,7 +229,7 @@ def _rim_px(peaks: Peaks, radii: float, pixel_mm: float) -> tuple[Floats, Floats
 
 
 def _around_px(peaks: Peaks, away_px: Floats | float) -> tuple[Floats, Floats]:
-    """Return rows and columns in sixteen directions around each seed, shape (n, 16)."""
+    """Return rows and columns in sixteen directions around each peak, shape (n, 16)."""
     return peaks.row_px[:, None] + away_px * SINE, peaks.col_px[:, None] + away_px * COSINE
 
 

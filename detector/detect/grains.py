@@ -97,8 +97,8 @@ def part_grains(regions: Regions, peaks: Seeds, detail: Detail, image: Ranks) ->
     over = _over_regions(peaks[rows], place, asked.seeds, number)
     own = ((asked.pixel[asked.owner == one], over[np.flatnonzero(number == one)]) for one in range(len(asked.seeds)))
     heaps = [_heap(own_pixel, own_peaks, detail) for own_pixel, own_peaks in own]
-    stays = ~may_be_heap[:-1]
-    stays[~stays] = [heap is None for heap in heaps]
+    stays = np.ones(len(regions.seeds), np.bool_)
+    stays[np.flatnonzero(may_be_heap)] = [heap is None for heap in heaps]
     return Regions.concatenate([regions.only(stays), *(heap for heap in heaps if heap)])
 
 

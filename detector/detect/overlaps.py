@@ -96,8 +96,8 @@ def resolve_overlaps(regions: Regions, detail: Detail, image: Ranks) -> Regions:
         displaced = asked & ~stays & (np.isin(rivals.highest_over(stays), rank[hem]) | rivals.that_hold(hem))
         asked = displaced | _touching(regions, kept, displaced, canvas)
     pixels, owned = _owned(regions, kept, rank, canvas)
-    row = np.cumsum(kept, dtype=np.int32) - 1
-    return Regions(regions.seeds[kept], row[regions.owner[pixels[owned]]], regions.pixel[pixels[owned]])
+    own = pixels[owned]
+    return Regions(regions.seeds, regions.owner[own], regions.pixel[own]).only(kept)
 
 
 def as_marks(regions: Regions, detail: Detail, image: Ranks) -> Marks:

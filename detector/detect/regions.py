@@ -73,7 +73,9 @@ class Regions:
         )
 
     def only(self, chosen: BoolImage) -> Regions:
-        """Return the regions of the chosen seeds."""
+        """Return the regions of the chosen seeds; where these are all, nothing is copied."""
+        if chosen.all():
+            return self
         row = np.cumsum(chosen, dtype=np.int32) - 1
         pixels = np.flatnonzero(chosen[self.owner])
         return Regions(self.seeds[chosen], row[self.owner[pixels]], self.pixel[pixels])

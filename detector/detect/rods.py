@@ -92,7 +92,7 @@ def _repainted(marks: Marks, changes: list[_Change], image: Ranks) -> Marks:
     ----------
     marks : Marks
     changes : list of _Change
-        None shares a mark or a pixel with another.
+        At least one; none shares a mark or a pixel with another.
     image : ndarray of unsigned integers
         The label image of the marks, which is painted anew.
 
@@ -101,8 +101,6 @@ def _repainted(marks: Marks, changes: list[_Change], image: Ranks) -> Marks:
     Marks
         Rows ordered by row, then column.
     """
-    if not changes:
-        return marks
     regions = Regions.concatenate([change.regions for change in changes])
     n, flat = len(marks.seeds), image.ravel()
     stays = np.ones(n, np.bool_)

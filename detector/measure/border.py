@@ -128,7 +128,7 @@ def trace_borders(marks: Marks, image: FloatImage | StepImage) -> Border:
 
 
 def _one_after_another(successor: Integers, first: Integers) -> Integers:
-    """Return the elements of the cycles of `first`, from there on, cycle after cycle; in the others holes lie."""
+    """Return the elements of the cycles that hold `first`, from there on, one after another; others are of holes."""
     n = len(successor)
     if not n:
         return successor
