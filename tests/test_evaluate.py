@@ -451,6 +451,21 @@ def test_tables_are_filled_in_and_those_not_made_anew_are_marked_once(tmp_path: 
         accuracy.fill(path, {"z": "?"})
 
 
+def test_marks_that_hold_too_little_for_a_group_are_named() -> None:
+    mammogram, known = make_phantom(1, SMALL)
+    clean, _ = make_phantom(2, CLEAN)
+    readings = [analyse(image, Settings()) for image in (mammogram, mammogram, clean)]
+    truths = [
+        ImageTruth.of_tables("marked", "a", known.spots, known.clusters),
+        ImageTruth("elsewhere", "b", marks=(Mark.circle(2.0, 598.0, 1.0),) * 2, positive=True),
+        ImageTruth("normal", "c", positive=False),
+    ]
+    truths = [truth.with_reference(reading) for truth, reading in zip(truths, readings, strict=True)]
+    words = accuracy.out_of_reach(truths, readings)
+    assert "2 of the marked groups (elsewhere)" in words and "area by confidence is 1.00" in words, words
+    assert "0 of the marked groups (none)" in accuracy.out_of_reach(truths[::2], readings[::2])
+
+
 def test_the_documents_have_a_place_for_every_table() -> None:
     root = Path(__file__).parents[1]
     for name, blocks in (
