@@ -177,18 +177,32 @@ def test_the_most_conspicuous_misses_come_first_and_one_place_once() -> None:
     assert [c.row_px for c in falses] == [900, 50]
 
 
-def test_a_crop_shows_its_place_in_the_middle_and_rings_beside() -> None:
+def test_a_crop_shows_its_place_in_the_middle_without_and_with_rings() -> None:
     pixels = np.zeros((300, 300), np.float32)
-    pixels[200, 100] = 1000
+    pixels[199:202, 99:102] = 1000
     spots = Spots.blank(1, row_px=[200.0], col_px=[100.0], diameter_mm=[0.2])
     truth = ImageTruth("a", "a", spots=spots, spacing_mm=(0.1, 0.1))
     case = worst.Case("a", 200, 100, 0.1, "missed")
-    picture = worst.draw_case(pixels, case, (truth, Findings()), 8.0, 0.5)
-    bright = np.argwhere((picture == 255).all(axis=2))
-    assert np.abs(bright.mean(axis=0) - worst.CROP_PX / 2).max() < 4
+    both = worst.draw_case(pixels, case, (truth, Findings()), 8.0, 0.5)
+    plain, picture = both[:, : worst.CROP_PX], both[:, worst.CROP_PX + worst.GAP_PX :]
+    assert (plain == plain[..., :1]).all()
+    for half in (plain, picture):
+        bright = np.argwhere((half == 255).all(axis=2))
+        assert np.abs(bright.mean(axis=0) - worst.CROP_PX / 2).max() < 4
     green = np.argwhere((picture == worst.TRUE_COLOUR).all(axis=2)) - worst.CROP_PX / 2
     radius = np.hypot(*green.T)
     assert len(green) and radius.min() > 6 and radius.max() < 20
+
+
+def test_a_speck_is_as_bright_in_the_dark_near_the_skin_as_anywhere() -> None:
+    rows, cols = np.indices((300, 300))
+    pixels = (20.0 * np.maximum(cols - 100, 0) + rows % 2).astype(np.float32)
+    pixels[150, 90] += 30
+    case = worst.Case("a", 150, 90, 0.1, "false")
+    truth = ImageTruth("a", "a", spacing_mm=(0.1, 0.1))
+    picture = worst.draw_case(pixels, case, (truth, Findings()), 8.0, 0.5)[:, : worst.CROP_PX, 0].astype(int)
+    middle = worst.CROP_PX // 2
+    assert picture[middle - 3 : middle + 4, middle - 3 : middle + 4].max() > picture[middle - 20, middle] + 25
 
 
 # --------------------------------------------------------------------------------------------------------------

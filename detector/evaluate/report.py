@@ -33,8 +33,8 @@ body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 76em; padding: 0
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.6em }
 table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .2em .7em; border-bottom: 1px solid #ddd }
 th { text-align: left } td.number { text-align: right; font-variant-numeric: tabular-nums }
-figure { display: inline-block; margin: .3em; width: 260px; vertical-align: top; font-size: .8em }
-figure img { display: block; width: 260px; height: 260px } figure.curve, figure.curve img { width: 34em; height: auto }
+figure { display: inline-block; margin: .4em .6em; width: 524px; vertical-align: top; font-size: .8em }
+figure img { display: block; width: 524px; height: 260px } figure.curve, figure.curve img { width: 34em; height: auto }
 p.note { color: #555 }
 """
 _NOTICE = (
@@ -207,8 +207,9 @@ def _worst(study: Study, results: Results, out: Path) -> list[str]:
         for name, cases in zip(("misses", "false positives"), find(score, study.located, threshold), strict=True):
             rows += [{"objects": what, "case": name} | vars(case) for case in cases]
             crops = _crops(study, cases, field_mm, threshold)
-            title = f"Worst {name} among {what}, {field_mm:g} mm across; green is marked, orange found"
-            parts.append(f"<h2>{title}</h2>{crops or '<p>None.</p>'}")
+            title = f"Worst {name} among {what}, {field_mm:g} mm across"
+            words = "Without and with rings: green is marked, orange found." if crops else "None."
+            parts.append(f"<h2>{title}</h2><p>{words}</p>{crops}")
     write_rows(out / "worst.csv", rows)
     return parts
 

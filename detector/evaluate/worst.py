@@ -17,6 +17,10 @@ from detector.records import FloatImage
 N_WORST = 12
 CROP_PX = 260
 """Side of a crop."""
+GAP_PX = 4
+"""White between the two pictures of a case."""
+EVENED_SHARE = 0.125
+"""Standard deviation of the Gaussian that a crop's background is taken by, by its side: far wider than specks."""
 TRUE_COLOUR, FOUND_COLOUR = (64, 220, 96), (255, 160, 32)
 """RGB of the rings around what is marked and around what was found."""
 
@@ -160,7 +164,9 @@ def _apart(ranked: Sequence[tuple[ImageTruth, Case]], field_mm: float) -> list[C
 
 
 def draw_case(pixels: FloatImage, case: Case, pair: Pair, field_mm: float, threshold: float) -> Picture:
-    """Return the surroundings of a case, stretched in grey, with rings around what is marked and what was found.
+    """Return the surroundings of a case twice: as they are, and with rings around what is marked and what was found.
+
+    Grey is evened and stretched, so that specks are seen beside the skin and in dense tissue alike.
 
     Parameters
     ----------
@@ -175,15 +181,15 @@ def draw_case(pixels: FloatImage, case: Case, pair: Pair, field_mm: float, thres
 
     Returns
     -------
-    ndarray of uint8, shape (CROP_PX, CROP_PX, 3)
-        RGB.
+    ndarray of uint8, shape (CROP_PX, 2 * CROP_PX + GAP_PX, 3)
+        RGB, without rings at the left.
     """
     truth, findings = pair
     spacing = np.array(truth.pixel_size_mm)
     scale = CROP_PX / field_mm * spacing
     corner = np.array([case.row_px, case.col_px]) - 0.5 * field_mm / spacing
-    grey = _stretched(_cut(pixels, corner, scale))
-    picture = np.repeat(grey[:, :, None], 3, axis=2)
+    plain = np.repeat(_stretched(_cut(pixels, corner, scale))[:, :, None], 3, axis=2)
+    picture = plain.copy()
     shown = findings.spots.confidence >= threshold
     rings = [
         (places_of(findings.spots)[shown], findings.spots.diameter_mm[shown], FOUND_COLOUR, 4),
@@ -195,7 +201,7 @@ def draw_case(pixels: FloatImage, case: Case, pair: Pair, field_mm: float, thres
         outline = _circle(mark.center_px, mark.radius_px) if mark.is_circle else mark.outline_px
         points = np.round((outline - corner) * scale)[:, ::-1].astype(np.int32)
         cv2.polylines(picture, [points], True, TRUE_COLOUR, 1, cv2.LINE_AA)
-    return picture
+    return np.concatenate([plain, np.full((CROP_PX, GAP_PX, 3), 255, np.uint8), picture], axis=1)
 
 
 def _cut(pixels: FloatImage, corner: Floats, scale: Floats) -> FloatImage:
@@ -210,8 +216,9 @@ def _cut(pixels: FloatImage, corner: Floats, scale: Floats) -> FloatImage:
 
 
 def _stretched(cut: FloatImage) -> Picture:
-    low, high = np.percentile(cut, [1.0, 99.9])
-    return np.asarray(np.clip((cut - low) * (255 / max(high - low, 1e-6)), 0, 255), np.uint8)
+    evened = cut - cv2.GaussianBlur(cut, (0, 0), EVENED_SHARE * CROP_PX, borderType=cv2.BORDER_REFLECT)
+    low, high = np.percentile(evened, [1.0, 99.9])
+    return np.asarray(np.clip((evened - low) * (255 / max(high - low, 1e-6)), 0, 255), np.uint8)
 
 
 def _ring(picture: Picture, places: Floats, radii: Floats, colour: tuple[int, int, int]) -> None:
