@@ -19,6 +19,11 @@ MARKER_EDGE_SHARE, MARKER_CONTRAST = 0.8, 0.9
 """Least step across its border by its height, and height by the breast's grey range. Metal stops the beam: it stands
 out by the whole range, where calcium lets a part of it through, and ends at least as sharply."""
 
+MARKER_UNEVENNESS = 0.03
+"""Most change of the grey by its height from the brightest pixel to those one and two beside it, and along a ring of
+0.2 mm. Metal is as flat as the film's grain or the end of the detector's range: 0.01 to 0.02 on films, 0.00 on digital
+images. Through calcium the noise of what lies before and behind it is seen."""
+
 MARKER_PIXEL_MM = 0.11
 """Largest pixels that show how sharp a border is."""
 
@@ -71,11 +76,15 @@ def classify_spots(
 
 
 def _is_marker(spots: Spots, evidence: Evidence) -> BoolImage:
-    """Return which spots are metal beads on the skin: discs as bright as anything and sharper than what is imaged."""
+    """Return which spots are metal beads on the skin: flat, as bright as anything, sharper than what is imaged."""
     disc = (spots.circularity >= MARKER_ROUNDNESS) & (spots.solidity >= MARKER_ROUNDNESS)
     disc &= evidence.column("diameter_mm") >= MARKER_MM
     sharp = (evidence.column("edge_share") >= MARKER_EDGE_SHARE) & (evidence.column("pixel_mm") <= MARKER_PIXEL_MM)
-    return np.asarray(disc & sharp & (spots.contrast >= MARKER_CONTRAST), np.bool_)
+    bright = spots.contrast >= MARKER_CONTRAST
+    changes = [evidence.column("drop_1px"), evidence.column("drop_2px")]
+    changes.append(evidence.column("ring_0.2_spread") / evidence.column("snr"))
+    flat = np.max(changes, axis=0) <= MARKER_UNEVENNESS
+    return np.asarray(disc & sharp & bright & flat, np.bool_)
 
 
 def _is_of_marker(spots: Spots, marker: BoolImage) -> BoolImage:
