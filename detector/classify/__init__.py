@@ -81,9 +81,9 @@ def _is_marker(spots: Spots, evidence: Evidence) -> BoolImage:
     disc &= evidence.column("diameter_mm") >= MARKER_MM
     sharp = (evidence.column("edge_share") >= MARKER_EDGE_SHARE) & (evidence.column("pixel_mm") <= MARKER_PIXEL_MM)
     bright = spots.contrast >= MARKER_CONTRAST
-    changes = [evidence.column("drop_1px"), evidence.column("drop_2px")]
-    changes.append(evidence.column("ring_0.2_spread") / evidence.column("snr"))
-    flat = np.max(changes, axis=0) <= MARKER_UNEVENNESS
+    along_ring = evidence.column("ring_0.2_spread") / evidence.column("snr")
+    change = np.max([evidence.column("drop_1px"), evidence.column("drop_2px"), along_ring], axis=0)
+    flat = change <= MARKER_UNEVENNESS
     return np.asarray(disc & sharp & bright & flat, np.bool_)
 
 

@@ -168,10 +168,10 @@ def _hits_of_mark(
     mark: Mark, findings: Findings, regions: list[Mark], rule: ClusterRule, spacing: tuple[float, float]
 ) -> NDArray[np.bool_]:
     if rule is ClusterRule.R3:
-        hits = _grown(mark, places_of(findings.clusters), spacing)
+        hits = in_mark(mark, places_of(findings.clusters), spacing)
         hits |= np.array([r.contains([mark.center_px], spacing)[0] for r in regions], bool)
     else:
-        owner = findings.spots.cluster_id[_grown(mark, places_of(findings.spots), spacing)]
+        owner = findings.spots.cluster_id[in_mark(mark, places_of(findings.spots), spacing)]
         hits = np.count_nonzero(findings.clusters.cluster_id[:, None] == owner, axis=1) >= 2
     largest = LARGEST_SHARE * mark.area_mm2(spacing, MARK_MARGIN_MM, MARK_RADIUS_MM)
     return np.asarray(hits & np.array([r.area_mm2(spacing) <= largest for r in regions], bool))
@@ -295,7 +295,8 @@ def _overlap(true_mm: Floats, found_mm: Floats, scale: Floats) -> float:
     return float(np.count_nonzero(drawn[0] & drawn[1]) / np.count_nonzero(drawn[0] | drawn[1]))
 
 
-def _grown(mark: Mark, points_px: Floats, spacing_mm: tuple[float, float]) -> NDArray[np.bool_]:
+def in_mark(mark: Mark, points_px: Floats, spacing_mm: tuple[float, float]) -> NDArray[np.bool_]:
+    """Tell which points, (row, col) in px, lie in a mark as large as R3 takes it, shape (n,)."""
     return mark.contains(points_px, spacing_mm, MARK_MARGIN_MM, MARK_RADIUS_MM)
 
 

@@ -33,8 +33,8 @@ body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 76em; padding: 0
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.6em }
 table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .2em .7em; border-bottom: 1px solid #ddd }
 th { text-align: left } td.number { text-align: right; font-variant-numeric: tabular-nums }
-figure { display: inline-block; margin: .4em .6em; width: 524px; vertical-align: top; font-size: .8em }
-figure img { display: block; width: 524px; height: 260px } figure.curve, figure.curve img { width: 34em; height: auto }
+figure { display: inline-block; margin: .4em .6em; width: min-content; vertical-align: top; font-size: .8em }
+figure img { display: block } figure.curve, figure.curve img { width: 34em; height: auto }
 p.note { color: #555 }
 """
 _NOTICE = (

@@ -164,7 +164,7 @@ def _apart(ranked: Sequence[tuple[ImageTruth, Case]], field_mm: float) -> list[C
 
 
 def draw_case(pixels: FloatImage, case: Case, pair: Pair, field_mm: float, threshold: float) -> Picture:
-    """Return the surroundings of a case twice: as they are, and with rings around what is marked and what was found.
+    """Return the surroundings of a case twice: without, and with rings around what is marked and what was found.
 
     Grey is evened and stretched, so that specks are seen beside the skin and in dense tissue alike.
 
